@@ -3,8 +3,9 @@
 Commands of plugins should use them too, so an option has the same name everywhere.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
@@ -25,6 +26,7 @@ __all__ = [
     "initial_images",
     "json_file",
     "mirror",
+    "networks",
     "overwrite",
     "parametrization",
     "path_type",
@@ -35,6 +37,8 @@ __all__ = [
     "seed",
     "steps",
 ]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 path_type = click.Path(path_type=Path)
 """The type of options and arguments that are paths."""
@@ -134,6 +138,36 @@ images_per_class = click.option(
     "proportional(total=100), in proportion to the real images.",
 )
 """``images_per_class: int | str``."""
+
+
+def networks(
+    purpose: str, *, required: bool = False
+) -> Callable[[_Function], _Function]:
+    """Return the decorator ``networks: tuple[str, ...]``, of several architectures.
+
+    The option is repeated, or its specs are separated by commas.
+
+    Args:
+        purpose: what they are for, as ``--help`` says it.
+        required: whether at least one must be given.
+    """
+    return click.option(
+        *("--network", "--networks", "networks"),
+        multiple=True,
+        required=required,
+        callback=_each_spec,
+        help=purpose,
+        shell_complete=completed("network"),
+    )
+
+
+def _each_spec(
+    _context: click.Context, _option: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    from dd_plugins.spec import split_specs
+
+    return tuple(spec for text in given for spec in split_specs(text))
+
 
 steps = click.option(
     "--steps",

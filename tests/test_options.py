@@ -14,7 +14,7 @@ PARAMETERS = {
     **{
         name: name
         for name in options.__all__
-        if name not in ("given_on_command_line", "path_type", "real_data")
+        if name not in ("given_on_command_line", "networks", "path_type", "real_data")
     },
 }
 
@@ -110,3 +110,24 @@ def test_what_the_command_line_gives_is_told_from_defaults_and_the_environment()
     assert told("--device", "auto") == ["--device"], "even if it is the default"
     everything = ["--data-root", "y", "--dataset", "z", "--no-mirror"]
     assert told(*everything) == ["--data-root", "--dataset", "--mirror"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--network", "mlp", "--network", "conv(width=8, depth=2)"],
+        ["--networks", "mlp,conv(width=8, depth=2)"],
+        ["--networks", "mlp", "--network", "conv(width=8, depth=2)"],
+    ],
+)
+def test_architectures_are_repeated_or_listed(words: list[str]) -> None:
+    found: tuple[str, ...] = ()
+
+    @click.command()
+    @options.networks("Architectures.")
+    def command(networks: tuple[str, ...]) -> None:
+        nonlocal found
+        found = networks
+
+    CliRunner().invoke(command, words, standalone_mode=False)
+    assert found == ("mlp", "conv(width=8, depth=2)")

@@ -26,7 +26,6 @@ from dd_plugins.cli.seeds import (
     tables_of_seeds,
 )
 from dd_plugins.plugins.distributed_command import DistributedCommand
-from dd_plugins.runtime.completion import completed
 
 if TYPE_CHECKING:
     from dd_plugins.evaluation.results import Evaluation, NetworkResult
@@ -50,13 +49,9 @@ _protocol_or_retrieval = click.option(
 
 @click.command("evaluate", cls=DistributedCommand)
 @click.argument("path", type=shared.path_type)
-@click.option(
-    "--network",
-    "networks",
-    multiple=True,
-    help="Architecture to train, such as mlp; may be repeated.  [default: that of the "
-    "set]",
-    shell_complete=completed("network"),
+@shared.networks(
+    "Architectures to train: conv,mlp, or one in each option.  [default: that of the "
+    "set]"
 )
 @click.option(
     "--repeats",

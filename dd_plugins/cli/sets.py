@@ -38,12 +38,7 @@ _LONGEST_VALUE = 4_000  # characters of a header field that are shown
     is_flag=True,
     help="Draw class-activation maps of trained networks.",
 )
-@click.option(
-    "--network",
-    "networks",
-    multiple=True,
-    help="With --features: spec; repeat it.  [default: those of metadd]",
-)
+@shared.networks("With --features: architectures.  [default: those of metadd]")
 @click.option(
     "--stored",
     is_flag=True,

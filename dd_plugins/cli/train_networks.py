@@ -19,12 +19,8 @@ __all__ = ["train_networks_command"]
 
 @click.command("train-networks")
 @shared.dataset
-@click.option(
-    "--network",
-    "networks",
-    multiple=True,
-    required=True,
-    help="Architecture to train, such as resnet18; may be repeated.",
+@shared.networks(
+    "Architectures to train: resnet18,vgg11, or one in each option.", required=True
 )
 @click.option(
     "--steps",

@@ -30,9 +30,7 @@ __all__ = ["transfer_command"]
 
 @click.command("transfer", cls=DistributedCommand)
 @click.argument("paths", type=shared.path_type, nargs=-1, required=True)
-@click.option(
-    "--networks", required=True, help="Architectures, separated by commas: conv,mlp."
-)
+@shared.networks("Architectures: conv,mlp, or one in each option.", required=True)
 @click.option(
     "--repeats",
     type=click.IntRange(min=1),
@@ -70,7 +68,7 @@ __all__ = ["transfer_command"]
 @shared.overwrite
 def transfer_command(
     paths: tuple[Path, ...],
-    networks: str,
+    networks: tuple[str, ...],
     recipes: str,
     protocol: str,
     json_file: Path | None,
@@ -88,7 +86,6 @@ def transfer_command(
     from dd_plugins.cli.transfer_plot import draw_transfer
     from dd_plugins.evaluation.cross_architecture import transfer
     from dd_plugins.runtime import processes
-    from dd_plugins.spec import split_specs
     from dd_plugins.synthetic.artifact import artifact_file
 
     check_outputs(
@@ -109,7 +106,7 @@ def transfer_command(
         first = processes.rank() == 0
         found = transfer(
             paths,
-            split_specs(networks),
+            networks,
             protocol=protocol,
             on_progress=on_progress,
             **options,
