@@ -141,10 +141,8 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as exit_request:
         sys.exit(exit_request.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _end(
-            "interrupted; run the same command again, with --resume if it has it",
-            130,
-        )
+        again = "the same command with --resume" if _resumes(words) else "it again"
+        _end(f"interrupted; to go on, run {again}", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(error.exit_code)
@@ -164,6 +162,15 @@ def main(arguments: list[str] | None = None) -> None:
         notes = [" ".join(note.split()) for note in getattr(error, "__notes__", [])]
         told = ", ".join([described(error), *notes])
         _end(f"{told}; --debug shows the traceback", 1)
+
+
+def _resumes(words: list[str]) -> bool:
+    """Tell whether the command of a command line has ``--resume``."""
+    name = next((word for word in words if not word.startswith("-")), "")
+    command = command_line.get_command(click.Context(command_line), name)
+    return command is not None and any(
+        "--resume" in option.opts for option in command.params
+    )
 
 
 @contextmanager

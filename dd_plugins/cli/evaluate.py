@@ -64,7 +64,8 @@ _protocol_or_retrieval = click.option(
 @click.option(
     "--baselines",
     is_flag=True,
-    help="Also train on as many random real images, and on all of them.",
+    help="Also train on as many random real images, and, in 1,000 steps, on all of "
+    "them.",
 )
 @click.option(
     "--scores",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_transfer", "transfer_figure"]
 
 _INCHES = 1.2  # of the axis for each architecture
+_APART = 0.08  # architectures between two lines' points, so that no bar hides another
 
 
 def draw_transfer(path: Path | None, found: Transfer) -> None:
@@ -39,36 +40,40 @@ def transfer_figure(found: Transfer) -> "Figure":
     places = {spec: number for number, spec in enumerate(specs)}
     figure = Figure(figsize=(2.5 + _INCHES * len(specs), 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for number, (name, report) in enumerate(
-        zip(set_names(found.sets), found.sets, strict=True)
-    ):
+    lines = [
+        (results, style, f"C{number}", told)
+        for number, (name, report) in enumerate(
+            zip(set_names(found.sets), found.sets, strict=True)
+        )
         for results, style, told in (
             (report.results, "o-", name),
             (report.random, "s--", f"random real images, {report.random_images}"),
-        ):
-            if not results:
-                continue
-            ordered = sorted(results, key=lambda result: places[result.spec])
-            bounds = [result.bounds or (result.mean, result.mean) for result in ordered]
-            axes.errorbar(
-                [places[result.spec] for result in ordered],
-                [100 * result.mean for result in ordered],
-                yerr=[
-                    [
-                        100 * (result.mean - low)
-                        for result, (low, _) in zip(ordered, bounds, strict=True)
-                    ],
-                    [
-                        100 * (high - result.mean)
-                        for result, (_, high) in zip(ordered, bounds, strict=True)
-                    ],
+        )
+        if results
+    ]
+    for number, (results, style, colour, told) in enumerate(lines):
+        aside = _APART * (number - (len(lines) - 1) / 2)
+        ordered = sorted(results, key=lambda result: places[result.spec])
+        bounds = [result.bounds or (result.mean, result.mean) for result in ordered]
+        axes.errorbar(
+            [places[result.spec] + aside for result in ordered],
+            [100 * result.mean for result in ordered],
+            yerr=[
+                [
+                    100 * (result.mean - low)
+                    for result, (low, _) in zip(ordered, bounds, strict=True)
                 ],
-                fmt=style,
-                color=f"C{number}",
-                capsize=3,
-                alpha=1.0 if style == "o-" else 0.5,
-                label=told,
-            )
+                [
+                    100 * (high - result.mean)
+                    for result, (_, high) in zip(ordered, bounds, strict=True)
+                ],
+            ],
+            fmt=style,
+            color=colour,
+            capsize=3,
+            alpha=1.0 if style == "o-" else 0.5,
+            label=told,
+        )
     held_out = _held_out(found.sets)
     first = sum(spec not in held_out for spec in specs)
     if 0 < first < len(specs):

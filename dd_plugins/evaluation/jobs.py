@@ -20,6 +20,17 @@ __all__ = ["Job", "Jobs"]
 
 Draw = Callable[[int], tuple[TrainingSet, Recipe]]
 
+# What users read of a kind of training set while its networks are trained.
+_SHOWN = {
+    "distilled": "distilled set",
+    "hard": "distilled set, hard labels",
+    "other view": "distilled set, other view",
+    "random": "random images",
+    "taught random": "random images, teacher's labels",
+    "random, other view": "random images, other view",
+    "full": "all images",
+}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -36,7 +47,7 @@ class Job:
     draw: Draw
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.network!r}"
+        return f"{_SHOWN[self.kind]}: {self.network!r}"
 
 
 @dataclass

@@ -112,6 +112,12 @@ def test_an_error_is_one_line_and_its_status(
     assert ("--debug" in line) is not foreseen
 
 
+def test_a_command_without_resume_is_run_again_after_an_interruption(
+    tried: Try,
+) -> None:
+    assert tried(raising(KeyboardInterrupt())).err.endswith("to go on, run it again\n")
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_the_traceback_is_shown_if_it_is_asked_for_anywhere(
     tried: Try, place: int

@@ -37,5 +37,8 @@ def test_a_set_is_a_line_and_held_out_architectures_stand_last(random: bool) -> 
     assert list(lines) == told
     assert lines["a"] == pytest.approx([61.0, 71.0, 51.0])
     assert lines["b"] == pytest.approx([71.0, 81.0, 61.0])
+    of_first = [container[0].get_xdata()[0] for container in axes.containers]
+    assert len({round(float(place), 3) for place in of_first}) == len(told)
+    assert of_first == pytest.approx([0] * len(told), abs=0.3)
     (text,) = [each.get_text() for each in axes.texts]
     assert text == "held out"

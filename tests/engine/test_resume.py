@@ -187,7 +187,7 @@ def test_interrupted_run_leaves_a_checkpoint_and_says_so(
     started.send(number)
     done = started.finish()
     assert done.returncode == 130
-    assert "--resume" in done.stderr
+    assert "to go on, run the same command with --resume" in done.stderr
     assert (tmp_path / "run" / "checkpoint.pt").exists()
 
 

@@ -99,7 +99,7 @@ def test_progress_is_told_of_each_step_of_each_network(
         protocol="recipe(steps=4)",
         on_progress=lambda *given: told.append(given),
     )
-    kinds = ["distilled", "random", "full"] if baselines else ["distilled"]
+    kinds = ["distilled set", *(["random images", "all images"] if baselines else [])]
     expected = [
         f"{kind}: {spec}, network {number} of 2"
         for spec in SPECS
