@@ -193,4 +193,5 @@ def export_command(path: Path, form: str, out: Path, overwrite: bool) -> None:
 
     made = DistilledSet.load(path)
     say(f"exported to {export(made, form, out, overwrite=overwrite)}")
-    say(f"next: python {shlex.quote(str(script_of_export(out, form)))} --test test.npz")
+    script = shlex.quote(str(script_of_export(out, form)))
+    say(f"next: python {script} --test TEST, a folder of images or an .npz file")

@@ -142,6 +142,7 @@ def test_export_says_what_to_type_next(
     in_colour().save(tmp_path / "set.safetensors")
     said = in_process("export", "set.safetensors", "--to", form, "--out", out)
     assert said.stdout == (
-        f"exported to {out}\nnext: python {script} --test test.npz\n"
+        f"exported to {out}\nnext: python {script} --test TEST, "
+        "a folder of images or an .npz file\n"
     )
     assert (tmp_path / script.strip("'")).exists()
