@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dd_plugins import options as shared
+from dd_plugins.cli.kept_networks import kept_networks, remove_networks
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import (
     as_text,
@@ -109,7 +110,11 @@ def evaluate_command(
     json_file: Path | None,
     overwrite: bool,
 ) -> None:
-    """Train fresh networks on a distilled set, and test them on real data."""
+    """Train fresh networks on a distilled set, and test them on real data.
+
+    To go on after a stop, repeat the command: networks already trained are kept until
+    it ends.
+    """
     from dd_plugins.evaluation.evaluate import evaluate
     from dd_plugins.runtime import processes
     from dd_plugins.synthetic.artifact import DistilledSet, artifact_file
@@ -128,6 +133,7 @@ def evaluate_command(
         if seeds > 1:
             check_repeatable(distilled)
             sets += further_sets(distilled, inputs[0], seeds, **where)
+        kept = kept_networks()
         with training_progress(in_seconds=True) as on_progress:
             found = [
                 evaluate(
@@ -140,6 +146,7 @@ def evaluate_command(
                     validation=validation,
                     seed=seed,
                     precision=cast("Precision", precision),
+                    kept=kept,
                     on_progress=on_progress,
                     **where,
                 )
@@ -156,6 +163,7 @@ def evaluate_command(
         lambda: print_tables(Console(), tables),
         lambda: write_json(json_file, figures),
     )
+    remove_networks(kept)
 
 
 _RETRIEVAL = {

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dd_plugins import options as shared
+from dd_plugins.cli.kept_networks import kept_networks, remove_networks
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import (
     as_text,
@@ -81,6 +82,9 @@ def transfer_command(
 
     Two sets with the same base (a distiller, and the same inside a wrapper), distilled
     from the same data, are compared in pairs, network by network.
+
+    To go on after a stop, repeat the command: networks already trained are kept until
+    it ends.
     """
     from dd_plugins.cli.transfer_page import write_transfer_page
     from dd_plugins.cli.transfer_plot import draw_transfer
@@ -103,11 +107,12 @@ def transfer_command(
             )
         protocol = "family"
     with processes.process_group(), training_progress(in_seconds=True) as on_progress:
-        first = processes.rank() == 0
+        first, kept = processes.rank() == 0, kept_networks()
         found = transfer(
             paths,
             networks,
             protocol=protocol,
+            kept=kept,
             on_progress=on_progress,
             **options,
         )
@@ -119,6 +124,7 @@ def transfer_command(
         lambda: write_transfer_page(html_file, found),
         lambda: draw_transfer(plot_file, found),
     )
+    remove_networks(kept)
 
 
 def _transfer_tables(found: "Transfer") -> Iterator[Table | Text]:

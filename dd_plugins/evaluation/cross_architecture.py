@@ -56,6 +56,7 @@ def transfer(
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
+    kept: str | Path | None = None,
     plugins: Plugins | None = None,
     on_progress: OnProgress | None = None,
 ) -> Transfer:
@@ -90,6 +91,7 @@ def transfer(
         seed: the seed of networks and batches.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: the precision of the networks' arithmetic.
+        kept: a folder for trained networks, as for :func:`dd_plugins.evaluate`.
         plugins: where names are looked up; by default all installed plugins.
         on_progress: as for :func:`dd_plugins.evaluate`; the work is that of all sets.
 
@@ -98,7 +100,8 @@ def transfer(
             processes of torchrun have not joined in a block of
             :func:`~dd_plugins.api.process_group`.
         UnknownNameError: no plugin registers a name.
-        FileError: an artifact cannot be read.
+        FileError: an artifact cannot be read; or a kept network is damaged or cannot be
+            written.
         DataError: the real data cannot be read, or does not fit.
     """
     processes.check_joined("transfer")
@@ -125,6 +128,7 @@ def transfer(
         seed=seed,
         device=device,
         precision=precision,
+        kept=kept,
         plugins=plugins,
         compare_labels=False,
         compare_random=baselines,

@@ -60,6 +60,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
+    kept: str | Path | None = None,
     plugins: Plugins | None = None,
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
@@ -102,6 +103,9 @@ def evaluate(
         seed: the seed of networks, batches and random images.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: the precision of the networks' arithmetic.
+        kept: a folder for each network as soon as it is trained. If an evaluation was
+            stopped, the same call reads these and trains the others. It is yours to
+            remove. By default no network is kept.
         plugins: where names are looked up; by default all installed plugins.
         on_progress: called after each training step with the networks in training, the
             work done and all work, in seconds, estimated from a few timed steps of
@@ -113,7 +117,8 @@ def evaluate(
             or several processes of torchrun have not joined in a block of
             :func:`~dd_plugins.api.process_group`.
         UnknownNameError: no plugin registers a name.
-        FileError: the artifact cannot be read.
+        FileError: the artifact cannot be read; or a kept network is damaged or cannot
+            be written.
         DataError: the real data cannot be read, or does not fit the artifact, or has no
             test set, or no validation images.
 
@@ -142,6 +147,7 @@ def evaluate(
         seed=seed,
         device=device,
         precision=precision,
+        kept=kept,
         plugins=plugins,
     )
     return prepare_evaluation(distilled, networks, options)(on_progress)
@@ -163,6 +169,7 @@ class EvaluationOptions:
         seed: the seed of networks, batches and random images.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: the precision of the networks' arithmetic.
+        kept: the folder for trained networks; None to keep none.
         plugins: where names are looked up; by default all installed plugins.
         compare_labels: whether hard labels are compared with those of a teacher.
         compare_random: whether random real images are the only baseline.
@@ -179,6 +186,7 @@ class EvaluationOptions:
     seed: int = 0
     device: str = "auto"
     precision: Precision = "auto"
+    kept: str | Path | None = None
     plugins: Plugins | None = None
     compare_labels: bool = True
     compare_random: bool = False
@@ -224,6 +232,7 @@ def prepare_evaluation(
         without_teacher=without_teacher,
         scores=scores,
         scored_on="validation images" if options.validation else "test images",
+        kept=None if options.kept is None else Path(options.kept),
     )
     baselines = options.baselines or protocol == "retrieval"
     kinds = _kinds_to_train(evaluator, baselines, options)

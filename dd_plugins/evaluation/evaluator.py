@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import class_members, random_members
 from dd_plugins.evaluation.asked_scores import AskedScores
 from dd_plugins.evaluation.jobs import Jobs
+from dd_plugins.evaluation.network_files import NetworkFiles
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
 from dd_plugins.evaluation.retrieval import retrieval_scores
 from dd_plugins.evaluation.robustness import RobustnessScore, score_of_runs
@@ -59,6 +61,7 @@ class Evaluator:
         without_teacher: why random images get no labels from a teacher.
         scores: the further scores.
         scored_on: ``"test images"``, or ``"validation images"``.
+        kept: the folder for trained networks; None to keep none.
     """
 
     distilled: DistilledSet
@@ -73,10 +76,18 @@ class Evaluator:
     without_teacher: str = ""
     scores: AskedScores = field(default_factory=AskedScores)
     scored_on: str = "test images"
+    kept: Path | None = None
 
     @cached_property
     def jobs(self) -> Jobs:
         """The networks to train."""
+        files = None
+        if self.kept is not None:
+            origin = {
+                "set": self.distilled.content_hash(),
+                "data": f"{self.data.fingerprint} {self.data.value_space}",
+            }
+            files = NetworkFiles(self.kept, origin)
         return Jobs(
             self.data.image_shape,
             self.data.num_classes,
@@ -84,12 +95,13 @@ class Evaluator:
             self.seed,
             self.device,
             self.precision,
+            files,
         )
 
     def add(self, kind: str, network: AbstractNetwork, recipe: Recipe) -> None:
         """Add networks to train on a training set, one of :data:`TRAINING_SETS`."""
         draw = TRAINING_SETS[kind]
-        self.jobs.add(kind, network, lambda repeat: draw(self, repeat, recipe))
+        self.jobs.add(kind, network, recipe, lambda repeat: draw(self, repeat, recipe))
 
     def regressions(self, baselines: bool) -> dict[str, list[Predictor]]:
         """Return the requested kernel regressions, by the kind of their training set.

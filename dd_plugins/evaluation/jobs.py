@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 
 import torch
 
+from dd_plugins.evaluation.network_files import NetworkFile, NetworkFiles
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, ImageShape
 from dd_plugins.runtime import processes
 from dd_plugins.runtime.progress import OnProgress, part_of
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.training.recipes import Recipe
+from dd_plugins.training.sources import code_of
 from dd_plugins.training.train import (
     TrainingSet,
     seconds_of_training,
@@ -39,11 +41,13 @@ class Job:
     Attributes:
         kind: the kind of training set; see :mod:`dd_plugins.evaluation.evaluator`.
         network: the architecture.
+        recipe: how the networks are trained; some kinds of training set change it.
         draw: returns the training set and the recipe of a repeat.
     """
 
     kind: str
     network: AbstractNetwork
+    recipe: Recipe
     draw: Draw
 
     def __str__(self) -> str:
@@ -61,6 +65,7 @@ class Jobs:
         seed: the seed of networks, batches and augmentation.
         device: the device for training.
         precision: the dtype of the networks' arithmetic.
+        files: where trained networks are kept; None for nowhere.
         jobs: the jobs added so far.
         trained: the networks trained by this process, by number.
     """
@@ -71,12 +76,15 @@ class Jobs:
     seed: int
     device: torch.device
     precision: torch.dtype
+    files: NetworkFiles | None = None
     jobs: list[Job] = field(default_factory=list)
     trained: dict[int, FeatureNetwork] = field(default_factory=dict)
 
-    def add(self, kind: str, network: AbstractNetwork, draw: Draw) -> None:
+    def add(
+        self, kind: str, network: AbstractNetwork, recipe: Recipe, draw: Draw
+    ) -> None:
         """Add networks to train."""
-        self.jobs.append(Job(kind, network, draw))
+        self.jobs.append(Job(kind, network, recipe, draw))
 
     def seconds(self) -> list[float]:
         """Return the estimated seconds for training one network of each job.
@@ -92,6 +100,8 @@ class Jobs:
     def train(self, on_progress: OnProgress | None, seconds: Sequence[float]) -> None:
         """Train ``repeats`` fresh networks of each job, dealt out to the processes.
 
+        A network with a file is read from it.
+
         Args:
             on_progress: called after each training step with the job, the work done
                 and all work of this process.
@@ -104,10 +114,21 @@ class Jobs:
             for repeat in range(self.repeats)
             if self.number(number, repeat) % processes.world_size() == processes.rank()
         ]
-        total = sum(seconds[number] for number, _ in mine) if on_progress else 0.0
+        files = {each: self._file(*each) for each in mine}
+        missing = [
+            each
+            for each, file in files.items()
+            if file is None or not file.path.exists()
+        ]
+        total = sum(seconds[number] for number, _ in missing) if on_progress else 0.0
         done = 0.0
         for number, repeat in mine:
-            job = self.jobs[number]
+            job, file = self.jobs[number], files[number, repeat]
+            module = self._fresh(job.network, repeat)
+            self.trained[self.number(number, repeat)] = module
+            if file is not None and (number, repeat) not in missing:
+                file.load(module)
+                continue
             training_set, recipe = job.draw(repeat)
             on_step = None
             if on_progress is not None:
@@ -115,7 +136,6 @@ class Jobs:
                 what = f"{job}, network {repeat + 1} of {self.repeats}"
                 on_step = part_of(on_progress, what, done, total, each)
                 done += seconds[number]
-            module = self._fresh(job.network, repeat)
             generator = generator_for(self.seed, f"evaluation of {job.kind}", repeat)
             train_network(
                 module,
@@ -125,11 +145,28 @@ class Jobs:
                 precision=self.precision,
                 on_step=on_step,
             )
-            self.trained[self.number(number, repeat)] = module
+            if file is not None:
+                file.save(module)
 
     def number(self, job: int, repeat: int) -> int:
         """Return the number of a network among the networks of all jobs."""
         return job * self.repeats + repeat
+
+    def _file(self, number: int, repeat: int) -> NetworkFile | None:
+        """Return the file of a network; None if it is not kept."""
+        job = self.jobs[number]
+        if self.files is None or not job.network.is_identified:
+            return None
+        return self.files.of(
+            job.network.identity(self.image_shape, self.num_classes),
+            code=code_of(job.network),
+            kind=job.kind,
+            recipe=job.recipe.options(),
+            repeat=repeat,
+            seed=self.seed,
+            device=self.device.type,
+            precision=str(self.precision),
+        )
 
     def _fresh(self, network: AbstractNetwork, repeat: int) -> FeatureNetwork:
         return network.build(
