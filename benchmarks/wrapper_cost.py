@@ -25,8 +25,6 @@ from frepo_accuracy import Clock
 import dd_plugins
 from dd_plugins.plugins.manager import Plugins
 
-WARM_UP = 20  # steps that are not timed
-
 
 def measure(options: argparse.Namespace) -> None:
     """Run once in this process, and print the figures."""
@@ -35,7 +33,7 @@ def measure(options: argparse.Namespace) -> None:
         options.dataset,
         options.one,
         images_per_class=options.ipc,
-        steps=WARM_UP + options.steps,
+        steps=options.warm_up + options.steps,
         network=options.network,
         data_root=options.data_root,
         plugins=Plugins(load=[], extra={"clock": clock}),
@@ -43,7 +41,7 @@ def measure(options: argparse.Namespace) -> None:
     print(
         json.dumps(
             {
-                "seconds_per_step": (clock.seconds[-1] - clock.seconds[WARM_UP])
+                "seconds_per_step": (clock.seconds[-1] - clock.seconds[options.warm_up])
                 / options.steps,
                 "peak_memory_bytes": 1024
                 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
@@ -69,7 +67,8 @@ def main() -> None:
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--network")
     parser.add_argument("--distillers", nargs="+", default=["frepo", "metadd(frepo)"])
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=120, help="that are timed")
+    parser.add_argument("--warm-up", type=int, default=20, help="steps before")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
