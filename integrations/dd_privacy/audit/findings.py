@@ -7,7 +7,14 @@ from statistics import NormalDist
 from dd_privacy.audit.results import MEMBER_GROUPS, Audit, MemberGroup, ResultRow
 from dd_privacy.audit.statistics.figures import Figure
 
-__all__ = ["GROUPS", "headline", "rate_title", "shown", "strongest_first"]
+__all__ = [
+    "GROUPS",
+    "headline",
+    "rate_title",
+    "rates_to_show",
+    "shown",
+    "strongest_first",
+]
 
 GROUPS: dict[MemberGroup, str] = {
     "initial_members": "members that the released images started from",
@@ -32,6 +39,20 @@ def shown(figure: Figure, scale: float = 1.0) -> str:
     digits = 3 if scale == 1 else 1
     low, high = (f"{scale * bound:.{digits}f}" for bound in figure.ci95)
     return f"{scale * figure.estimate:.{digits}f} ({low} to {high})"
+
+
+def rates_to_show(rows: Iterable[ResultRow]) -> list[float]:
+    """Return the false-positive rates, largest first, withheld in some rows at most.
+
+    One withheld in every row gets no column: the file has the reasons.
+    """
+    rates = {
+        rate
+        for row in rows
+        for rate, figure in row.tpr_at_fpr.items()
+        if figure.withheld is None
+    }
+    return sorted(rates, reverse=True)
 
 
 def rate_title(rate: float) -> str:

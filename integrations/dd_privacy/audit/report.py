@@ -7,6 +7,7 @@ from dd_privacy.audit.findings import (
     GROUPS,
     headline,
     rate_title,
+    rates_to_show,
     shown,
     strongest_first,
 )
@@ -59,6 +60,7 @@ def write_report(audit: Audit, path: str | Path) -> Path:
         groups=GROUPS,
         shown=shown,
         rate_title=rate_title,
+        rates_to_show=rates_to_show,
         withheld=_reasons,
         curves={name: roc_pictures(rows) for name, rows in of_mechanism.items()},
         nearest=None if audit.shown is None else nearest_picture(audit.shown),
@@ -70,12 +72,7 @@ def _reasons(rows: list[ResultRow]) -> list[str]:
     figures = [
         figure
         for row in rows
-        for figure in (
-            row.auc,
-            row.advantage,
-            row.balanced_accuracy,
-            *row.tpr_at_fpr.values(),
-        )
+        for figure in (row.auc, row.advantage, *row.tpr_at_fpr.values())
     ]
     reasons = [figure.withheld for figure in figures if figure.withheld is not None]
     return list(dict.fromkeys(reasons))

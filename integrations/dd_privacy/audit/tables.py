@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dd_plugins.api import plain
-from dd_privacy.audit.findings import rate_title, shown, strongest_first
+from dd_privacy.audit.findings import rate_title, rates_to_show, shown, strongest_first
 from dd_privacy.audit.results import Audit
 
 __all__ = ["duration", "tables"]
@@ -32,16 +32,7 @@ def tables(found: Audit) -> list[Table]:
 def _attacks_on(mechanism: str, found: Audit) -> Table:
     """Return the table of the attacks on one mechanism, by group, strongest first."""
     rows = strongest_first(row for row in found.rows if row.mechanism == mechanism)
-    # A rate that is withheld in every row gets no column; the file has the reasons.
-    rates = sorted(
-        {
-            rate
-            for row in rows
-            for rate, figure in row.tpr_at_fpr.items()
-            if figure.withheld is None
-        },
-        reverse=True,
-    )
+    rates = rates_to_show(rows)
     title = _title(f"attacks on {mechanism}")
     table = Table(title=title, title_justify="left", show_edge=False)
     # On a narrow terminal other columns wrap: names of attacks must stay whole.

@@ -33,8 +33,8 @@ def test_report_is_one_file_that_needs_nothing(tmp_path: Path) -> None:
     assert "http" not in page
     assert "It does not prove that nothing can be found" in " ".join(page.split())
     assert "needs 1000 non-members" in page, "what is withheld says why"
-    assert "<th>balanced accuracy</th>" in page
-    assert "<th>TPR at 1 % FPR</th>" in page
+    assert "<th>TPR at 1 % FPR</th>" not in page, "it is withheld in every row"
+    assert "<th>members above all known non-members, %</th>" in page
 
 
 def test_names_are_plain_text_wherever_an_audit_shows_them(tmp_path: Path) -> None:
@@ -75,7 +75,6 @@ def test_a_page_has_every_finding(tmp_path: Path) -> None:
         "members that the released images started from",
         "<td>0.500 (0.400 to 0.600)</td>",
         "<td>50.0 (40.0 to 60.0)</td>",
-        '<td class="quiet" title="too few">withheld</td>',
         '<p class="quiet">Withheld: too few.</p>',
         "<td>0.25</td>",
         "<li>mine: <code>lira()</code>: it failed</li>",
@@ -83,6 +82,23 @@ def test_a_page_has_every_finding(tmp_path: Path) -> None:
         assert text in words, text
     assert "attacker has the released images and a model" not in words, "no such attack"
     assert "nearest members</h2>" not in words, "no images are shown"
+
+
+def test_a_rate_gets_a_column_unless_it_is_withheld_in_every_row(
+    tmp_path: Path,
+) -> None:
+    found = audit_by_hand()
+    first, *others = found.rows
+    both = replace(
+        first, attack="lira()", tpr_at_fpr={0.01: first.auc, 0.001: first.auc}
+    )
+    few = replace(first, tpr_at_fpr={0.01: first.auc, 0.001: Figure(None, None, "few")})
+    for rows, columns in (((few, *others), 0), ((few, both, *others), 1)):
+        audit = replace(found, rows=rows)
+        page = write_report(audit, tmp_path / "report.html").read_text()
+        assert page.count("<th>TPR at 0.1 % FPR</th>") == columns
+        assert page.count('<td class="quiet" title="few">withheld</td>') == columns
+        assert "Withheld: few." in page
 
 
 def test_sections_without_findings_are_left_out(tmp_path: Path) -> None:
