@@ -3,7 +3,10 @@
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 from docutils import nodes
+from files_page import files_page
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -17,6 +20,12 @@ OPTIONS = Path(__file__).with_name("options.md")
 page = options_page(Plugins(load=["avalanche", "privacy"]))
 if not OPTIONS.exists() or OPTIONS.read_text() != page:
     OPTIONS.write_text(page)
+
+# So is the page of files.
+FILES = Path(__file__).with_name("files.md")
+page = files_page(FILES.parents[1])
+if not FILES.exists() or FILES.read_text() != page:
+    FILES.write_text(page)
 
 project = "dd-plugins"
 author = "The dd-plugins authors"

@@ -65,10 +65,12 @@ class Loop:
         folder: the folder of the run, or None.
         context: the existing set to extend, or None.
         requested_observers: the observers of this run alone.
-        learning: the parts of the run that change, and its step.
-        observers: all observers, of this run alone and of every run.
         prepared_seconds: the duration of :meth:`prepare`.
         begun_at: the first step of this process.
+        learning: the parts of the run that change, and its step; made by
+            :meth:`prepare`.
+        observers: all observers, of this run alone and of every run; made by
+            :meth:`run_to_end`, in process 0.
     """
 
     run: Run
@@ -77,17 +79,12 @@ class Loop:
     folder: Path | None
     context: DistilledSet | None = None
     requested_observers: tuple[AbstractObserver, ...] = ()
-    learning: Learning = field(init=False)
-    observers: Observers = field(init=False)
     prepared_seconds: float = field(default=0.0, init=False)
     begun_at: int = field(default=0, init=False)
+    learning: Learning = field(init=False)
+    observers: Observers = field(init=False)
     _later_seconds: float = field(default=0.0, init=False)  # of steps after the first
     _told: bool = field(default=False, init=False)
-
-    def __post_init__(self) -> None:
-        """Put the parts together; nothing is made yet."""
-        self.learning = Learning(self.run, self.settled, self.folder, self.context)
-        self.observers = Observers(self.plugins, self.requested_observers)
 
     def prepare(self, saved: dict[str, Any] | None = None) -> None:
         """Prepare a run, from its start or from a checkpoint.
@@ -107,6 +104,7 @@ class Loop:
                 f"preparing {len(data.train.labels):,} training images of {data.name}, "
                 f"{data.value_space}\n"
             )
+        self.learning = Learning(run, self.settled, self.folder, self.context)
         transform = None
         if saved is not None:
             finished = processes.broadcast_object(self._has_finished(saved))
@@ -194,6 +192,7 @@ class Loop:
         processes.broadcast([*synthetic.parameters(), *constants])
         if processes.rank() > 0:
             return self._run_silently(checkpoint_seconds)
+        self.observers = Observers(self.plugins, self.requested_observers)
         try:
             self.observers.before_run(self.run, first_step)
             try:
