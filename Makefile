@@ -30,7 +30,7 @@ lint: $(STAMP)
 
 # Three processes of one thread each: the tests' tensors are too small to share a step,
 # and a quarter of the time a test waits for a process that it has started.
-# In the order in which they were found, the longest files are not the last to start.
+# They keep the order of tests/conftest.py: the longest files begin first.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 	--numprocesses 3 --dist loadfile --no-loadscope-reorder
 
