@@ -115,18 +115,19 @@ class Jobs:
             if self.number(number, repeat) % processes.world_size() == processes.rank()
         ]
         files = {each: self._file(*each) for each in mine}
-        missing = [
+        kept = {
             each
             for each, file in files.items()
-            if file is None or not file.path.exists()
-        ]
-        total = sum(seconds[number] for number, _ in missing) if on_progress else 0.0
+            if file is not None and file.path.exists()
+        }
+        missing = [number for number, repeat in mine if (number, repeat) not in kept]
+        total = sum(seconds[number] for number in missing) if on_progress else 0.0
         done = 0.0
         for number, repeat in mine:
             job, file = self.jobs[number], files[number, repeat]
             module = self._fresh(job.network, repeat)
             self.trained[self.number(number, repeat)] = module
-            if file is not None and (number, repeat) not in missing:
+            if file is not None and (number, repeat) in kept:
                 file.load(module)
                 continue
             training_set, recipe = job.draw(repeat)
