@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -46,7 +45,9 @@ __all__ = [
     "training_steps_of",
 ]
 
+# Enough steps for a mean: on a shared machine a short step seldom waits, but long.
 _TIMED_STEPS = 3
+_TIMED_SECONDS = 0.25
 _TEST_BATCH = 1000  # real images on an accelerator at a time
 
 
@@ -190,10 +191,11 @@ def seconds_of_training(
         if device.type == "cuda":  # a step is only under way there
             torch.cuda.synchronize(device)
         ends.append(time.perf_counter())
-        if done == _TIMED_STEPS:
+        if done >= _TIMED_STEPS and ends[-1] - ends[1] >= _TIMED_SECONDS:
             break
     # The first step of a network allocates memory: later ones are faster.
-    return recipe.steps_done * min(after - before for before, after in pairwise(ends))
+    timed = ends if len(ends) == 2 else ends[1:]
+    return recipe.steps_done * (timed[-1] - timed[0]) / (len(timed) - 1)
 
 
 def training_steps_of(

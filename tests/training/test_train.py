@@ -24,6 +24,7 @@ from dd_plugins.training.train import (
     accuracy,
     fraction_correct,
     real_outputs,
+    seconds_of_training,
     train_network,
     training_steps_of,
 )
@@ -299,6 +300,28 @@ def trained(recipe: Recipe, network: FeatureNetwork | None = None) -> FeatureNet
     training_set = TrainingSet(random(6, 1, 4, 4), labels, "probabilities", False)
     network = network or linear_network(random(3, 16, seed=1))
     return train_network(network, training_set, recipe, generator=drawn(0))
+
+
+@pytest.mark.parametrize(
+    ("steps", "ends", "seconds"),
+    [
+        # The first step is slow, and every other one waits for another process.
+        (100, [0, 9, 9.1, 9.4, 9.5, 9.8], 20.0),
+        (2, [0, 9, 9.1], 0.2),  # a training of fewer steps than are timed
+        (1, [0, 9], 9.0),
+    ],
+)
+def test_the_time_of_a_training_is_that_of_its_mean_step(
+    steps: int, ends: list[float], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_TIMED_STEPS", 5)
+    monkeypatch.setattr(train.time, "perf_counter", iter(ends).__next__)
+    labels = RealLabels(torch.arange(4), 4, "classes", CPU)
+    training_set = TrainingSet(random(4, 1, 2, 2), labels, "classes", mirror=False)
+    network = MLP(width=2).build((1, 2, 2), 4, generator=drawn(0))
+    recipe = Recipe(steps=steps, augmentation="none")
+    found = seconds_of_training(network, training_set, recipe)
+    assert found == pytest.approx(seconds)
 
 
 def test_training_may_stop_before_its_schedule_ends() -> None:
