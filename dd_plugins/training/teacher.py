@@ -130,17 +130,16 @@ class Teacher:
                 "a teacher without BatchNorm has no statistics of groups to take; "
                 "leave the group out"
             )
-        found: Tensor | None = None
+        groups = list(self._groups(len(images), number))
+        logits = []
         in_groups = nullcontext() if self.group is None else batch_statistics(module)
         with in_groups:
-            for indices in self._groups(len(images), number):
+            for indices in groups:
                 seen = self.views.look(images, indices, number, mirror=mirror)
-                logits = module(seen.contiguous(memory_format=torch.channels_last))
-                if found is None:
-                    found = logits.new_empty(len(images), logits.shape[1]).float()
-                found[indices] = logits.float()
-        assert found is not None
-        return found
+                seen = seen.contiguous(memory_format=torch.channels_last)
+                logits.append(module(seen).float())
+        in_order = torch.cat(groups).argsort()
+        return torch.cat(logits)[in_order]
 
     def _groups(self, count: int, number: int) -> Iterator[Tensor]:
         """Yield the indices of each group of images."""
