@@ -1,11 +1,12 @@
 """Commands that keep trained networks until they end."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Said
+from conftest import Said, Started
 
 import dd_plugins
 from dd_plugins.evaluation.jobs import train_network
@@ -86,3 +87,25 @@ def test_a_cache_that_cannot_be_written_is_told(run: Run, own_cache: Path) -> No
     said = run(*COMMANDS["evaluate"])
     assert said.status == 0, said.stderr
     assert "trained networks are not kept: cannot write" in said.stderr
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_figures(
+    run: Run, own_cache: Path, tmp_path: Path
+) -> None:
+    del run  # it has made the set
+    words = ("evaluate", "set", "--network", "mlp(width=2)", "--repeats", 3)
+    words = (*words, "--protocol", "recipe(steps=1000)", "--json", "figures.json")
+
+    def started() -> Started:
+        return Started(*words, folder=tmp_path, DD_CACHE=str(own_cache))
+
+    killed = started()
+    while not list(own_cache.rglob("*.safetensors")):
+        assert not killed.ended(0.01)
+    assert killed.kill().returncode == -signal.SIGKILL
+    done = started().finish()
+    assert done.returncode == 0, done.stderr
+    assert "networks that the stopped command has trained" in done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert started().finish().returncode == 0
+    assert json.loads((tmp_path / "figures.json").read_text()) == figures

@@ -1,0 +1,91 @@
+"""Print what audits found, as tables for the docs: one for each group of members.
+
+    dd-plugins audit frepo --dataset mnist ... --json FILE.json
+    python benchmarks/audits.py FILE.json [FILE.json ...]
+
+A figure is an area under the ROC curve with its 95 % interval. Accuracy is in per cent.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rows import percent
+
+GROUPS = {
+    "other_members": "members that the released images did not start from",
+    "initial_members": "members that the released images started from",
+    "canaries": "members with a wrong label",
+}
+
+
+def area(found: dict[str, Any]) -> str:
+    """Return an area with its interval; empty if it is withheld."""
+    figure = found["auc"]
+    if figure["estimate"] is None:
+        return ""
+    low, high = figure["ci95"]
+    return f"{figure['estimate']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def rows_of(audit: dict[str, Any], group: str, attacks: list[str]) -> list[str]:
+    """Return the lines of an audit in the table of a group of members."""
+    about = audit["about"]
+    lines = []
+    for mechanism in audit["mechanisms"]:
+        own = {
+            each["attack"]: each
+            for each in audit["results"]
+            if each["mechanism"] == mechanism["name"] and each["group"] == group
+        }
+        if not own:
+            continue
+        count = max(each["members"] for each in own.values())
+        cells = [
+            about["dataset"],
+            str(about["mechanism"]["images_per_class"]),
+            mechanism["name"],
+            percent(mechanism["accuracies"]),
+            f"{count:,}",
+            *(area(own[attack]) if attack in own else "" for attack in attacks),
+            str(len(mechanism["accuracies"])),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def table(audits: list[dict[str, Any]], group: str) -> str:
+    """Return a Markdown table of a group of members; empty if no audit has it."""
+    attacks = list(
+        dict.fromkeys(
+            each["attack"]
+            for audit in audits
+            for each in audit["results"]
+            if each["group"] == group
+        )
+    )
+    rows = [row for audit in audits for row in rows_of(audit, group, attacks)]
+    if not rows:
+        return ""
+    names = [f"`{attack}`" for attack in attacks]
+    columns = ["data", "images a class", "trained on", "accuracy", "members", *names]
+    head = f"| {' | '.join([*columns, 'runs'])} |"
+    return "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.json")
+    files = parser.parse_args().files
+    audits = [json.loads(each.read_text()) for each in files]
+    for group, words in GROUPS.items():
+        if found := table(audits, group):
+            print(f"{words}:\n\n{found}\n")
+
+
+if __name__ == "__main__":
+    main()
