@@ -31,7 +31,6 @@ def area(found: dict[str, Any]) -> str:
 
 def rows_of(audit: dict[str, Any], group: str, attacks: list[str]) -> list[str]:
     """Return the lines of an audit in the table of a group of members."""
-    about = audit["about"]
     lines = []
     for mechanism in audit["mechanisms"]:
         own = {
@@ -43,8 +42,8 @@ def rows_of(audit: dict[str, Any], group: str, attacks: list[str]) -> list[str]:
             continue
         count = max(each["members"] for each in own.values())
         cells = [
-            about["dataset"],
-            str(about["mechanism"]["images_per_class"]),
+            audit["about"]["dataset"],
+            str(mechanism["about"].get("images_per_class", "")),
             mechanism["name"],
             percent(mechanism["accuracies"]),
             f"{count:,}",
@@ -65,7 +64,10 @@ def table(audits: list[dict[str, Any]], group: str) -> str:
             if each["group"] == group
         )
     )
-    rows = [row for audit in audits for row in rows_of(audit, group, attacks)]
+    # Audits of one data set share the network trained on all members.
+    rows = dict.fromkeys(
+        row for audit in audits for row in rows_of(audit, group, attacks)
+    )
     if not rows:
         return ""
     names = [f"`{attack}`" for attack in attacks]

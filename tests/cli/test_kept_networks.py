@@ -94,7 +94,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_figures(
 ) -> None:
     del run  # it has made the set
     words = ("evaluate", "set", "--network", "mlp(width=2)", "--repeats", 3)
-    words = (*words, "--protocol", "recipe(steps=1000)", "--json", "figures.json")
+    words = (*words, "--protocol", "recipe(steps=400)", "--json", "figures.json")
 
     def started() -> Started:
         return Started(*words, folder=tmp_path, DD_CACHE=str(own_cache))
