@@ -28,11 +28,11 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Three processes of one thread each: the tests' tensors are too small to share a step,
-# and a quarter of the time a test waits for a process that it has started.
+# Four processes of one thread each: the tests' tensors are too small to share a step,
+# and much of the time a test waits for a process that it has started.
 # They keep the order of tests/conftest.py: the longest files begin first.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	--numprocesses 3 --dist loadfile --no-loadscope-reorder
+	--numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: lint docs
 	$(PYTEST)

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from dd_plugins import options as shared
-from dd_plugins.cli.kept_networks import kept_networks, remove_networks
 from dd_plugins.cli.outputs import check_outputs
 from dd_plugins.cli.printing import (
     as_text,
@@ -26,6 +25,7 @@ from dd_plugins.cli.seeds import (
     results_of_seeds,
     tables_of_seeds,
 )
+from dd_plugins.cli.trained_so_far import kept_networks, remove_networks
 from dd_plugins.plugins.distributed_command import DistributedCommand
 
 if TYPE_CHECKING:

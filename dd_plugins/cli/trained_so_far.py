@@ -1,4 +1,4 @@
-"""Trained networks that a command keeps until it ends."""
+"""Networks that a command has trained so far, kept until it ends."""
 
 import hashlib
 import json
