@@ -521,6 +521,24 @@ def test_augmented_gradient_is_that_of_the_augmented_images() -> None:
     torch.testing.assert_close(leaves.pixels.grad, pixels.grad)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "shape", "classes", "each", "size"),
+    [
+        ("cifar100", (3, 32, 32), 100, 5, 256),
+        ("cifar100", (3, 32, 32), 100, 6, 1024),
+        ("mnist", (1, 28, 28), 10, 50, 256),
+        ("mnist", (1, 28, 28), 10, 51, 1024),
+        ("pets", (3, 64, 64), 20, 50, 1024),
+    ],
+)
+def test_short_runs_for_many_images_take_the_paper_s_real_batch(
+    dataset: str, shape: tuple[int, int, int], classes: int, each: int, size: int
+) -> None:
+    task = Task(dataset, shape, classes, each)
+    assert FRePo().for_task(task).real_batch_size == size
+    assert FRePo(real_batch_size=7).for_task(task).real_batch_size == 7
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_augmented_copies_stand_beside_the_images_in_the_regression(flip: bool) -> None:
     distiller = FRePo(pool_size=1, augmented_copies=2, flip=flip)
