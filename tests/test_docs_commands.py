@@ -56,6 +56,15 @@ def test_table_of_private_methods_is_that_of_the_figures(tmp_path: Path) -> None
     assert set(told.splitlines()) <= set(page.splitlines())
 
 
+def test_tables_of_audits_are_those_of_the_figures(tmp_path: Path) -> None:
+    files = sorted((DOCS / "benchmarks" / "audits").glob("*.json"))
+    assert len(files) > 2
+    told = printed_by_benchmark("audits.py", *files, folder=tmp_path)
+    rows = {line for line in told.splitlines() if line.startswith("|")}
+    page = (DOCS / "benchmarks" / "privacy.md").read_text()
+    assert rows <= set(page.splitlines())
+
+
 def documented_commands(start: str) -> list[list[str]]:
     """Return the words of each command of the docs, behind a start.
 
