@@ -149,6 +149,7 @@ class Run:
         progress: whether to show progress on standard error.
         rank: the number of this process; process 0 reports and writes.
         ranks: the number of processes in the run.
+        validation_steps: the steps after which validation accuracy is measured.
     """
 
     task: Task
@@ -162,6 +163,7 @@ class Run:
     progress: bool = False
     rank: int = 0
     ranks: int = 1
+    validation_steps: tuple[int, ...] = ()
 
     def generator(self, purpose: str, step: int = 0) -> torch.Generator:
         """Return the CPU generator for one purpose at one step (see ``randomness``).

@@ -33,6 +33,7 @@ from dd_plugins.engine.run_folder import (
 )
 from dd_plugins.engine.settled import Settled
 from dd_plugins.engine.settling import images_within, settle
+from dd_plugins.engine.validation import validation_steps
 from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.networks.factory import NetworkLike
@@ -371,11 +372,12 @@ def _options(
 
 def _run(settled: Settled, request: _Request) -> Run:
     """Return the part of this process in a settled run."""
+    steps = settled.options.steps or 1
     return Run(
         task=settled.task,
         distiller=settled.options.distiller,
         network=settled.network.for_distillation(),
-        steps=settled.options.steps or 1,
+        steps=steps,
         seed=settled.options.seed,
         device=settled.device,
         precision=settled.precision,
@@ -383,6 +385,7 @@ def _run(settled: Settled, request: _Request) -> Run:
         progress=request.progress,
         rank=processes.rank(),
         ranks=processes.world_size(),
+        validation_steps=validation_steps(settled, steps),
     )
 
 

@@ -22,11 +22,7 @@ from dd_plugins.engine.restoring import (
     saved_transform,
 )
 from dd_plugins.engine.settled import Settled
-from dd_plugins.engine.validation import (
-    validation_accuracy,
-    validation_is_due,
-    validations_of,
-)
+from dd_plugins.engine.validation import validation_accuracy
 from dd_plugins.errors import (
     FileError,
     OptionError,
@@ -321,7 +317,7 @@ class Loop:
             validate: whether validation accuracy is measured, to time it.
         """
         learning, run = self.learning, self.run
-        times = validations_of(self.settled, run.steps) if validate else 0
+        times = len(run.validation_steps) if validate else 0
         started = time.perf_counter()
         if times:
             self._validation()
@@ -348,7 +344,7 @@ class Loop:
         """
         learning, stopping = self.learning, interrupt.requested
         try:
-            if validation_is_due(self.settled, learning.step, self.run.steps):
+            if learning.step in self.run.validation_steps:
                 metrics |= self._validation()
             metrics["seconds"] = learning.seconds
             self.observers.after_step(self.run, learning.step, metrics, self.distilled)

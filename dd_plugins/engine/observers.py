@@ -6,6 +6,7 @@ with hook implementations, loaded with the built-ins.
 
 import json
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -239,7 +240,55 @@ class _Display:
 
     shown: ProgressShown
     stack: ExitStack
+    work: "_Work"
     validation: str = ""
+
+
+class _Work:
+    """The work of a run: its steps, and measurements at what they cost in steps.
+
+    Args:
+        steps: the number of steps of the whole run.
+        validation_steps: the steps after which accuracy is still to be measured.
+    """
+
+    def __init__(self, steps: int, validation_steps: Iterable[int]) -> None:
+        self._steps = steps
+        self._validation_steps = tuple(validation_steps)
+        self._alone, self._measured = _Mean(), _Mean()  # seconds of both kinds of step
+        self._before: float | None = None
+
+    def done(self, step: int, now: float) -> tuple[float, float]:
+        """Return the work that is done after a step, and all work.
+
+        Args:
+            step: number of steps done.
+            now: the seconds of a monotonic clock.
+        """
+        if self._before is not None:  # the first step also sets libraries up
+            measured = step in self._validation_steps
+            (self._measured if measured else self._alone).add(now - self._before)
+        self._before = now
+        cost = 0.0  # of a measurement in steps, once both kinds have been timed
+        if self._alone.value and self._measured.value:
+            cost = max(0.0, self._measured.value / self._alone.value - 1)
+        measured_so_far = sum(each <= step for each in self._validation_steps)
+        return (
+            step + cost * measured_so_far,
+            self._steps + cost * len(self._validation_steps),
+        )
+
+
+@dataclass
+class _Mean:
+    """The mean of the numbers added so far; 0 if there are none."""
+
+    value: float = 0.0
+    count: int = 0
+
+    def add(self, number: float) -> None:
+        self.count += 1
+        self.value += (number - self.value) / self.count
 
 
 class ProgressDisplay:
@@ -255,7 +304,8 @@ class ProgressDisplay:
             return
         stack = ExitStack()
         shown = stack.enter_context(shown_progress(""))
-        self._displays[run] = _Display(shown, stack)
+        to_come = [each for each in run.validation_steps if each > first_step]
+        self._displays[run] = _Display(shown, stack, _Work(run.steps, to_come))
         task = run.task
         shape = "x".join(map(str, task.image_shape))
         begun = f", going on at step {first_step:,}" if first_step else ""
@@ -276,7 +326,8 @@ class ProgressDisplay:
         if "validation_accuracy" in metrics:
             display.validation = f", validation {metrics['validation_accuracy']:.3f}"
         what = f"step {step:,} of {run.steps:,}, loss {metrics['loss']:.3f}"
-        display.shown.update(f"{what}{display.validation}", step, run.steps)
+        done, total = display.work.done(step, time.monotonic())
+        display.shown.update(f"{what}{display.validation}", done, total)
 
     @hookimpl
     def dd_after_run(self, run: Run) -> None:

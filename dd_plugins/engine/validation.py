@@ -24,7 +24,7 @@ from dd_plugins.training.protocols import recipe_for, training_set_of
 from dd_plugins.training.train import accuracy, train_network
 from dd_plugins.wrappers.base import base_of
 
-__all__ = ["validation_accuracy", "validation_is_due", "validations_of"]
+__all__ = ["validation_accuracy", "validation_steps"]
 
 _VALIDATIONS = 10  # measurements of validation accuracy in a run, or some more
 _VALIDATION_IMAGES = 1_000  # at most, each time
@@ -32,31 +32,22 @@ _PROBE_STEPS = 200  # training steps of a network for a measurement
 _STEPS_BETWEEN = 50  # steps from one such network to the next, or more
 
 
-def validation_is_due(settled: Settled, step: int, steps: int) -> bool:
-    """Return whether accuracy is measured after a step: about ten times in a run.
+def validation_steps(settled: Settled, steps: int) -> tuple[int, ...]:
+    """Return the steps after which accuracy is measured: about ten, and the last.
 
     In a run of fewer than 20 steps it is measured after each. A method without a
     predictor needs a trained network for each measurement, which takes longer than some
-    steps: then it is measured at most every 50 steps, and after the last.
+    steps. It is measured every 50 steps at most, and in a run of 51 to 499 steps also
+    after a twentieth of them: from then on the time left includes the measurements.
     """
-    every = _steps_between(settled, steps)
-    return _validates(settled) and (step % every == 0 or step == steps)
-
-
-def validations_of(settled: Settled, steps: int) -> int:
-    """Return how many times accuracy is measured in a run."""
     if not _validates(settled):
-        return 0
-    return math.ceil(steps / _steps_between(settled, steps))
-
-
-def _steps_between(settled: Settled, steps: int) -> int:
-    """Return the number of steps from one measurement to the next."""
-    every = max(1, steps // _VALIDATIONS)
+        return ()
+    every = first = max(1, steps // _VALIDATIONS)
     method = type(base_of(settled.distiller))
-    if method.predictor is AbstractDistiller.predictor:
-        return max(every, min(_STEPS_BETWEEN, steps))
-    return every
+    if method.predictor is AbstractDistiller.predictor and every < _STEPS_BETWEEN:
+        every = _STEPS_BETWEEN
+        first = steps if steps <= every else math.ceil(steps / 20)
+    return tuple(sorted({first, *range(every, steps, every), steps}))
 
 
 def _validates(settled: Settled) -> bool:

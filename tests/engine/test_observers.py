@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 
 import dd_plugins
 from dd_plugins import hookimpl
-from dd_plugins.engine.observers import MetricsLog
+from dd_plugins.engine.observers import MetricsLog, ProgressDisplay
 from dd_plugins.errors import DDWarning
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.plugins.manager import Plugins
@@ -39,6 +41,36 @@ def test_metric_of_some_steps_stands_in_the_next_line(tmp_path: Path) -> None:
     assert all(row["loss"] == 1.0 / step for step, row in rows.items())
     ratios = {s: row["meta_ratio"] for s, row in rows.items() if "meta_ratio" in row}
     assert ratios == {step + 1: step / 100 for step in range(1, 101, 8)}
+
+
+@pytest.mark.parametrize("first_step", [0, 20])
+def test_time_left_includes_the_measurements_to_come(
+    first_step: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("dd_plugins.runtime.progress._LINE_SECONDS", 0.0)
+    run = Run(
+        *(Task("toy", (1, 8, 8), 2, 1), "dm", MLP(), 200, 0, torch.device("cpu")),
+        progress=True,
+        validation_steps=(10, 50, 100, 150, 200),
+    )
+    seconds = {step: 0.2 + 4.0 * (step in run.validation_steps) for step in range(201)}
+    display = ProgressDisplay()
+    display.dd_before_run(run, first_step)
+    now[0] += 30.0  # libraries are set up in the first step
+    for step in range(first_step + 1, run.steps):
+        now[0] += seconds[step]
+        display.dd_after_step(run, step, {"loss": 1.0})
+    display.dd_after_run(run)
+    shown = re.findall(r"step (\d+) of 200, .*, (\d+) s left", capsys.readouterr().err)
+    knows = 50 if first_step else 10  # from the first measurement on
+    late = [(int(step), float(left)) for step, left in shown if int(step) > knows]
+    assert len(late) > 100  # those under a minute are given in seconds
+    for step, left in late:
+        assert left == pytest.approx(sum(list(seconds.values())[step + 1 :]), abs=0.6)
 
 
 class Failing:

@@ -14,8 +14,7 @@ from dd_plugins.engine.finished import finished_set
 from dd_plugins.engine.learning import Learning
 from dd_plugins.engine.validation import (
     validation_accuracy,
-    validation_is_due,
-    validations_of,
+    validation_steps,
 )
 from dd_plugins.testing import toy_data
 
@@ -26,21 +25,20 @@ def test_a_run_is_measured_some_ten_times_and_at_its_end(
     steps: int, distiller: str, least: int
 ) -> None:
     settled = small_settled(distiller=distiller)
-    due = [
-        step for step in range(1, steps + 1) if validation_is_due(settled, step, steps)
-    ]
+    due = validation_steps(settled, steps)
     assert due[-1] == steps
-    assert len(due) == validations_of(settled, steps)
     assert min(10, math.ceil(steps / least)) <= len(due) < 20
-    gaps = {later - before for before, later in pairwise(due[:-1])}
+    early = due[0] < least and steps > least
+    gaps = {later - before for before, later in pairwise(due[early:-1])}
     assert len(gaps) <= 1, "at equal distances"
     assert all(gap >= least for gap in gaps), "networks that are trained take longer"
+    tenth = max(steps // 10, 1)
+    assert due[0] <= tenth or steps <= least, "the time left knows from a tenth on"
 
 
 def test_nothing_is_measured_where_nothing_is_held_out() -> None:
     settled = small_settled(data=toy_data(validation=0.0))
-    assert not any(validation_is_due(settled, step, 5) for step in range(1, 6))
-    assert validations_of(settled, 5) == 0
+    assert validation_steps(settled, 5) == ()
 
 
 def measured(learning: Learning, step: int = 1) -> float:
