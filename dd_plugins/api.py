@@ -130,6 +130,7 @@ if TYPE_CHECKING:
     from dd_plugins.synthetic.pictures import save_grid
     from dd_plugins.synthetic.views import Views
     from dd_plugins.tracking.base import AbstractObserver, Observation
+    from dd_plugins.training.experts import train_experts
     from dd_plugins.training.kept_networks import (
         TrainedNetwork,
         TrainingReport,
@@ -158,7 +159,7 @@ if TYPE_CHECKING:
         real_outputs,
         train_network,
     )
-    from dd_plugins.training.trajectories import Snapshots, Trajectory, train_experts
+    from dd_plugins.training.trajectories import Snapshots, Trajectory
     from dd_plugins.wrappers.base import AbstractWrapper, WrappedState
 else:
     _look_up = lazy_names(__name__)

@@ -89,8 +89,8 @@ def train_experts_command(
     """
     from dd_plugins.data.named import DataOptions
     from dd_plugins.plugins.manager import loaded_plugins
+    from dd_plugins.training.experts import expert_preprocessing, train_experts
     from dd_plugins.training.recipes import expert_recipe, get_recipe
-    from dd_plugins.training.trajectories import expert_preprocessing, train_experts
 
     plugins = loaded_plugins()
     architecture = plugins.network(network)

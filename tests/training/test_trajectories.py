@@ -16,11 +16,11 @@ from dd_plugins.errors import FileError, OptionError, RunError
 from dd_plugins.run import Run, Task
 from dd_plugins.runtime.kept_tensors import save_tensors
 from dd_plugins.testing import toy_data
+from dd_plugins.training.experts import train_experts
 from dd_plugins.training.trajectories import (
     Trajectory,
     _fractions_along,
     set_weights,
-    train_experts,
 )
 
 CPU = torch.device("cpu")

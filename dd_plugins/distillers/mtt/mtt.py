@@ -39,15 +39,10 @@ from dd_plugins.runtime.memory import graph_bytes, room_on
 from dd_plugins.spec import record, refuse_without_effect
 from dd_plugins.synthetic.labels import LabelKind
 from dd_plugins.synthetic.leaves import Leaves, Parameters
+from dd_plugins.training.experts import expert_preprocessing, experts_of
 from dd_plugins.training.obtaining import Missing
 from dd_plugins.training.recipes import Recipe, classic_recipe, expert_recipe
-from dd_plugins.training.trajectories import (
-    Snapshots,
-    Trajectory,
-    expert_preprocessing,
-    experts_of,
-    set_weights,
-)
+from dd_plugins.training.trajectories import Snapshots, Trajectory, set_weights
 
 __all__ = ["MTT"]
 
