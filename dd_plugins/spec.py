@@ -18,6 +18,7 @@ import pydantic.dataclasses
 
 from dd_plugins.errors import OptionError, PluginError, UnknownNameError
 from dd_plugins.option_types import fault_of_options
+from dd_plugins.runtime.text import counted
 
 __all__ = [
     "Call",
@@ -271,6 +272,17 @@ def read(cls: type[RecordType], spec: str, example: str) -> RecordType:
     return _build_of_literals(cls, call)
 
 
+_PYDANTICS = "Input should be "
+_WANTED = {
+    "bool": "True or False",
+    "int": "a whole number",
+    "float": "a number",
+    "string": "text",
+    "tuple": "a tuple",
+}
+"""How errors name the type of an option, by the first word of pydantic's fault."""
+
+
 def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:
     """Describe the first fault in the options of ``cls``."""
     detail = error.errors()[0]
@@ -283,7 +295,17 @@ def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:
     message = " ".join(detail["msg"].removeprefix("Value error, ").split())
     if not option:  # the options do not fit together
         return str(message)
-    return f"{option}: {message} (got {detail['input']!r})"
+    wanted = _WANTED.get(detail["type"].partition("_")[0])
+    if wanted is None and message.startswith(_PYDANTICS):
+        wanted = message.removeprefix(_PYDANTICS)
+        wanted = wanted.replace("greater than or equal to", "at least")
+        wanted = wanted.replace("less than or equal to", "at most")
+    if detail["type"] == "too_short":
+        fewest = counted(detail["ctx"]["min_length"], "item")
+        return f"{option} must have at least {fewest}, got {detail['input']!r}"
+    if wanted is None:
+        return f"{option}: {message}, got {detail['input']!r}"
+    return f"{option} must be {wanted}, got {detail['input']!r}"
 
 
 def parse(text: str) -> Call:

@@ -355,7 +355,7 @@ def test_packed_begins_as_real_images_at_half_the_size() -> None:
     ("factor", "message"),
     [
         (5, "hold 5 smaller ones along each side, got 8x8"),
-        (1, "greater than or equal to 2"),
+        (1, "at least 2"),
     ],
 )
 def test_packed_that_does_not_fit_is_refused(factor: int, message: str) -> None:

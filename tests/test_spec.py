@@ -317,24 +317,24 @@ def test_unknown_missing_or_misplaced_options_are_told(text: str, told: str) -> 
     ("options", "told"),
     [
         # No value is converted to another type.
-        ("pool_size='3'", r"pool_size: .*integer \(got '3'\)"),
-        ("pool_size=3.0", r"pool_size: .*integer \(got 3.0\)"),
-        ("pool_size=True", r"pool_size: .*integer \(got True\)"),
-        ("learn_labels=None", r"learn_labels: .*boolean \(got None\)"),
-        ("pool_size=[3]", r"pool_size: .*integer \(got \(3,\)\)"),
-        ("pool_size=frepo", r"pool_size: .*integer \(got frepo\)"),
-        ("learn_labels=1", r"learn_labels: .*boolean \(got 1\)"),
-        ("ridge='1'", r"ridge: .*number \(got '1'\)"),
-        ("ridge=1j", r"ridge: .*number \(got 1j\)"),
+        ("pool_size='3'", "pool_size must be a whole number, got '3'"),
+        ("pool_size=3.0", "pool_size must be a whole number, got 3.0"),
+        ("pool_size=True", "pool_size must be a whole number, got True"),
+        ("learn_labels=None", "learn_labels must be True or False, got None"),
+        ("pool_size=[3]", r"pool_size must be a whole number, got \(3,\)"),
+        ("pool_size=frepo", "pool_size must be a whole number, got frepo"),
+        ("learn_labels=1", "learn_labels must be True or False, got 1"),
+        ("ridge='1'", "ridge must be a number, got '1'"),
+        ("ridge=1j", "ridge must be a number, got 1j"),
         # Ranges.
-        ("pool_size=0", r"pool_size: .*greater than 0 \(got 0\)"),
-        ("pool_size=-5", r"pool_size: .*greater than 0 \(got -5\)"),
-        ("ridge=-1e-9", r"ridge: .*\(got -1e-09\)"),
-        ("learning_rate=0", r"learning_rate: .*greater than 0 \(got 0\)"),
+        ("pool_size=0", "pool_size must be greater than 0, got 0"),
+        ("pool_size=-5", "pool_size must be greater than 0, got -5"),
+        ("ridge=-1e-9", "ridge must be .*, got -1e-09"),
+        ("learning_rate=0", "learning_rate must be greater than 0, got 0"),
         # Infinities.
-        ("ridge=1e999", r"ridge: .*finite number \(got inf\)"),
-        ("ridge=-1e999", r"ridge: .*finite number \(got -inf\)"),
-        ("ridge=1e999j", r"ridge: .*number"),
+        ("ridge=1e999", "ridge must be a finite number, got inf"),
+        ("ridge=-1e999", "ridge must be a finite number, got -inf"),
+        ("ridge=1e999j", "ridge must be a number"),
     ],
 )
 def test_wrong_values_are_told_with_option_and_value(options: str, told: str) -> None:
@@ -346,7 +346,7 @@ def test_wrong_values_are_told_with_option_and_value(options: str, told: str) ->
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"pool_size": 0}, r"^frepo: pool_size: .*greater than 0 \(got 0\)"),
+        ({"pool_size": 0}, "^frepo: pool_size must be greater than 0, got 0"),
         ({"pool": 1}, "^frepo: unknown option 'pool'; known, nearest first: pool_"),
     ],
 )
@@ -359,12 +359,16 @@ def test_python_is_told_the_same(options: dict[str, Any], told: str) -> None:
 
 
 def test_a_choice_lists_what_may_be_chosen() -> None:
-    with pytest.raises(OptionError, match=r"normalization: .*'group'.*got 'groups'"):
+    with pytest.raises(
+        OptionError, match=r"normalization must be .*'group'.*got 'groups'"
+    ):
         get_network("conv(normalization='groups')")
 
 
 def test_a_wrapper_refuses_what_is_no_distiller() -> None:
-    with pytest.raises(OptionError, match=r"clip: base: .*AbstractDistiller.*got conv"):
+    with pytest.raises(
+        OptionError, match=r"clip: base must be .*AbstractDistiller.*got conv"
+    ):
         get_distiller("clip(conv)")
 
 

@@ -293,12 +293,18 @@ def test_transfer_knows_no_retrieval(distilled: DistilledSet) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "recipe: steps: .*greater than 0"),
-        ({"batch_size": 0}, "recipe: batch_size: .*greater than 0"),
-        ({"learning_rate": 0.0}, "recipe: learning_rate: .*greater than 0"),
-        ({"optimizer": "Adam"}, "recipe: optimizer: .*'adam', 'adamw' or 'sgd'"),
-        ({"decay": "linear"}, "recipe: decay: .*'half-cosine', 'halfway' or 'none'"),
-        ({"augmentation": "all"}, "recipe: augmentation: .*'dsa', 'crop' or 'none'"),
+        ({"steps": 0}, "recipe: steps must be greater than 0"),
+        ({"batch_size": 0}, "recipe: batch_size must be greater than 0"),
+        ({"learning_rate": 0.0}, "recipe: learning_rate must be greater than 0"),
+        ({"optimizer": "Adam"}, "recipe: optimizer must be .*'adam', 'adamw' or 'sgd'"),
+        (
+            {"decay": "linear"},
+            "recipe: decay must be .*'halfway' or 'none'",
+        ),
+        (
+            {"augmentation": "all"},
+            "recipe: augmentation must be .*'crop' or 'none'",
+        ),
     ],
 )
 def test_wrong_recipe_is_refused(options: dict[str, Any], message: str) -> None:

@@ -344,7 +344,7 @@ def test_what_cannot_be_used_is_named(
     [
         ("metadd(conv)", "base"),
         ("metadd()", "'base' is required"),
-        ("metadd(dm, networks=())", "networks"),
+        ("metadd(dm, networks=())", r"networks must have at least 1 item, got \(\)"),
         (
             "metadd(dm, variant='paper', networks=(vgg11,))",
             "compares architectures with each other",
