@@ -100,7 +100,8 @@ class Jobs:
     def train(self, on_progress: OnProgress | None, seconds: Sequence[float]) -> None:
         """Train ``repeats`` fresh networks of each job, dealt out to the processes.
 
-        A network with a file is read from it.
+        A network with a file is read from it. If the same command runs twice, the first
+        to end removes the files: the other trains these networks itself.
 
         Args:
             on_progress: called after each training step with the job, the work done
@@ -127,9 +128,11 @@ class Jobs:
             job, file = self.jobs[number], files[number, repeat]
             module = self._fresh(job.network, repeat)
             self.trained[self.number(number, repeat)] = module
-            if file is not None and (number, repeat) in kept:
+            if file is not None and file.path.exists():
                 file.load(module)
                 continue
+            if on_progress is not None and (number, repeat) in kept:
+                total += seconds[number]
             training_set, recipe = job.draw(repeat)
             on_step = None
             if on_progress is not None:

@@ -1,5 +1,6 @@
 """Networks of an evaluation that was stopped: the next one trains only the rest."""
 
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 import dd_plugins
 from dd_plugins import DistilledSet
 from dd_plugins.api import Evaluation, FileError
+from dd_plugins.evaluation.network_files import NetworkFile
 from dd_plugins.testing import toy_data
 
 SPECS = ["mlp(width=2)", "conv(width=2, depth=1, normalization='batch')"]
@@ -68,6 +70,22 @@ def test_a_stopped_evaluation_goes_on_to_the_same_figures(
     nothing = Counted()
     assert evaluated(distilled, nothing, kept=tmp_path) == found
     assert nothing.names == []
+
+
+def test_networks_that_another_process_removes_are_trained(
+    distilled: DistilledSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = evaluated(distilled, Counted(), kept=tmp_path)
+    load = NetworkFile.load
+
+    def load_and_remove(file: NetworkFile, module: nn.Module) -> None:
+        load(file, module)
+        shutil.rmtree(tmp_path)  # as the same command does, when it ends
+
+    monkeypatch.setattr(NetworkFile, "load", load_and_remove)
+    counted = Counted()
+    assert evaluated(distilled, counted, kept=tmp_path) == found
+    assert len(counted.names) == TRAINED - 1
 
 
 @pytest.mark.parametrize(
