@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dd_plugins.errors import PluginError
+from dd_plugins.errors import OptionError, PluginError
 from dd_plugins.runtime.device import channels_last
 from dd_plugins.runtime.randomness import seeded_globally
 from dd_plugins.spec import Record
@@ -29,6 +29,7 @@ __all__ = [
     "chunks_of",
     "default_depth",
     "features_in_chunks",
+    "halved",
     "has_batch_norm",
     "norm",
     "set_norm_momentum",
@@ -307,6 +308,29 @@ def default_depth(image_shape: ImageShape) -> int:
     instance normalisation leaves next to nothing.
     """
     return max(2, round(math.log2(min(image_shape[1:]))) - 2)
+
+
+def halved(name: str, depth: int, image_shape: ImageShape, extra: int) -> int:
+    """Return the pixels of a map after some halvings of a padded image.
+
+    Args:
+        name: the name of the network, for the message.
+        depth: the number of halvings.
+        image_shape: channels, height and width of the image.
+        extra: the pixels added to each side.
+
+    Raises:
+        OptionError: a side is shorter than ``2**depth`` pixels.
+    """
+    height, width = (side + 2 * extra for side in image_shape[1:])
+    unit: int = 2**depth
+    if min(height, width) < unit:
+        raise OptionError(
+            f"{name}: depth {depth} halves the image {depth} times and needs sides of "
+            f"at least 2**{depth} pixels, got {height}x{width}; use a smaller depth, "
+            "or the network 'mlp'"
+        )
+    return (height // unit) * (width // unit)
 
 
 def chunk_size(shape: torch.Size) -> int:

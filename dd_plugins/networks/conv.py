@@ -8,7 +8,6 @@ import torch
 from pydantic import PositiveInt
 from torch import nn
 
-from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import (
     AbstractNetwork,
     FeatureNetwork,
@@ -16,6 +15,7 @@ from dd_plugins.networks.base import (
     ImageShape,
     Normalization,
     default_depth,
+    halved,
     norm,
 )
 from dd_plugins.spec import record
@@ -105,18 +105,11 @@ class Conv(AbstractNetwork):
         self, image_shape: ImageShape, num_classes: int, *, generator: torch.Generator
     ) -> FeatureNetwork:
         """Make a freshly initialised module."""
-        channels, height, width = image_shape
         depth = self.depth or default_depth(image_shape)
         extra = self.padding(image_shape)
-        height, width = height + 2 * extra, width + 2 * extra
-        if min(height, width) < 2**depth:
-            raise OptionError(
-                f"conv: depth {depth} halves the image {depth} times and needs sides "
-                f"of at least 2**{depth} pixels, got {height}x{width}; use a smaller "
-                "depth, or the network 'mlp'"
-            )
+        pixels = halved(self.name, depth, image_shape, extra)
         layers: list[nn.Module] = [nn.ZeroPad2d(extra)] if extra else []
-        sizes = [channels, *(self.width * 2**block for block in range(depth))]
+        sizes = [image_shape[0], *(self.width * 2**block for block in range(depth))]
         for block, (inputs, outputs) in enumerate(pairwise(sizes)):
             if block > 0:
                 layers.append(norm(self.normalization or "none", inputs))
@@ -125,8 +118,7 @@ class Conv(AbstractNetwork):
                 nn.ReLU(inplace=True),
                 HalvingAvgPool2d(),
             ]
-        features = sizes[-1] * (height // 2**depth) * (width // 2**depth)
         body = nn.Sequential(*layers, nn.Flatten())
-        network = FeatureNetwork(body, nn.Linear(features, num_classes))
+        network = FeatureNetwork(body, nn.Linear(sizes[-1] * pixels, num_classes))
         lecun_normal_(network, generator)
         return network

@@ -6,7 +6,6 @@ import torch
 from pydantic import PositiveInt
 from torch import nn
 
-from dd_plugins.errors import OptionError
 from dd_plugins.networks.base import (
     AbstractNetwork,
     FeatureNetwork,
@@ -14,6 +13,7 @@ from dd_plugins.networks.base import (
     ImageShape,
     Normalization,
     default_depth,
+    halved,
     norm,
 )
 from dd_plugins.spec import record
@@ -57,29 +57,20 @@ class DCConvNet(AbstractNetwork):
     ) -> FeatureNetwork:
         """Make a freshly initialised module."""
         del generator  # torch's own initialisers draw from the seeded global state
-        channels, height, width = image_shape
         depth = self.depth or default_depth(image_shape)
         extra = self.padding(image_shape)
-        height, width = height + 2 * extra, width + 2 * extra
-        if min(height, width) < 2**depth:
-            raise OptionError(
-                f"dc_convnet: depth {depth} halves the image {depth} times and needs "
-                f"sides of at least 2**{depth} pixels, got {height}x{width}; use a "
-                "smaller depth, or the network 'mlp'"
-            )
+        pixels = halved(self.name, depth, image_shape, extra)
         layers: list[nn.Module] = [nn.ZeroPad2d(extra)] if extra else []
         for block in range(depth):
-            inputs = channels if block == 0 else self.width
+            inputs = image_shape[0] if block == 0 else self.width
             layers += [
                 nn.Conv2d(inputs, self.width, 3, padding=1),
                 norm(self.normalization, self.width),
                 nn.ReLU(),
                 HalvingAvgPool2d(),
             ]
-        unit = 2**depth
-        features = self.width * (height // unit) * (width // unit)
         body = nn.Sequential(*layers, nn.Flatten())
-        return FeatureNetwork(body, nn.Linear(features, num_classes))
+        return FeatureNetwork(body, nn.Linear(self.width * pixels, num_classes))
 
 
 def classic_network(device: torch.device) -> DCConvNet:
