@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DataError, OptionError
+from dd_plugins.errors import OptionError
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.method_of_set import method_of
 from dd_plugins.evaluation.networks_of_set import refuse_huge
+from dd_plugins.evaluation.teacher_of_set import space_shared_with
 from dd_plugins.networks.activation_maps import map_layer, meta_ratio, observe
 from dd_plugins.networks.factory import NetworkLike
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
@@ -79,8 +80,9 @@ def meta_features(
     Args:
         distilled: the set, or the path of an artifact or of a run's folder.
         networks: specs, two or more; by default those of the set's ``metadd`` wrapper,
-            or the wrapper's defaults. They are trained on the real data for the longest
-            of the wrapper's stages, or found among kept networks.
+            or the wrapper's defaults. They are trained on the real data, in the value
+            space of the set, for the longest of the wrapper's stages, or found among
+            kept networks.
         threshold: the smallest value of a map at which a pixel counts, in (0, 1).
         data: the real data, in any form accepted by :func:`~dd_plugins.distill`; by
             default found by the name in the artifact.
@@ -124,12 +126,8 @@ def meta_features(
     real = real_data_of(
         distilled, data, data_root, plugins.real_data, download=download
     )
-    if real.preprocessing != distilled.transform.kind:
-        raise DataError(
-            f"the data must be for the value space of the set, "
-            f"{distilled.transform.kind!r}, got {real.preprocessing!r}: networks that "
-            "are trained on it cannot look at the set"
-        )
+    if space_shared_with(distilled, real) is None:
+        real = real.with_transform(distilled.transform)
     target = resolve_device(device)
     classes = torch.tensor(distilled.header.initial_classes)
     maps = []

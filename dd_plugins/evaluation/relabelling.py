@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dd_plugins.data.draws import sampler_of
-from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, OptionError, one_line
 from dd_plugins.evaluation.data_of_set import real_data_of
 from dd_plugins.evaluation.teacher_of_set import (
     prepared_for,
     run_and_sampler_for_teachers,
+    space_shared_with,
     teacher_of,
 )
 from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork, has_batch_norm
+from dd_plugins.networks.factory import NetworkLike, is_factory
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.runtime.cache import cache_folder
 from dd_plugins.runtime.device import plain_torch, resolve_device
@@ -46,7 +47,7 @@ __all__ = ["labels_stored", "relabel"]
 
 _SHOWN_TO = 2  # images with which a module's outputs are checked
 
-TeacherSpec = str | AbstractNetwork | nn.Module
+TeacherSpec = NetworkLike | nn.Module
 
 
 def relabel(
@@ -126,9 +127,10 @@ post_training_recipe`).
             "a private set must keep its own labels: those of a teacher are not "
             "covered by its epsilon"
         )
-    if isinstance(teachers, str | AbstractNetwork | nn.Module):
-        teachers = [teachers]
-    given = _modules_among(teachers, teacher_recipe)
+    asked: Any = teachers
+    single = isinstance(asked, str | AbstractNetwork | nn.Module) or is_factory(asked)
+    chosen = [asked] if single else list(asked)
+    given = _modules_among(chosen, teacher_recipe)
     if student is not None and student.temperature != temperature:
         raise OptionError(
             f"the student must learn at the temperature of the labels, {temperature}, "
@@ -143,7 +145,7 @@ post_training_recipe`).
     if store_labels:
         check_room_for_labels(views.count, *distilled.labels.shape)
     if not given:
-        kept = _kept_teachers(teachers, teacher_recipe, plugins)
+        kept = _kept_teachers(chosen, teacher_recipe, plugins)
         for each in kept:
             _check_group(each.network, group, distilled)
         real_data = real_data_of(
@@ -225,14 +227,21 @@ def _trained(
     """Return networks trained on the real data in the value space of a set."""
     folder = cache_folder()
     run, real = run_and_sampler_for_teachers(distilled, data, device)
+    prepared = prepared_for(distilled, data)
+    transform = space_shared_with(distilled, prepared)
+    if transform is None:
+        raise OptionError(
+            "the set maps images to another value space than its data gives, for which "
+            "no teacher is trained; give a trained module"
+        )
     if not all(each.is_kept(run, real, folder) for each in wanted):
-        transform, real = sampler_of(
-            prepared_for(distilled, data),
+        _, real = sampler_of(
+            prepared,
             seed=0,
             device=device,
             precision=run.precision,
+            transform=transform,
         )
-        _check_transform(transform, distilled)
     seconds = [
         each.seconds(run, real, folder) if on_progress is not None else 0.0
         for each in wanted
@@ -244,23 +253,6 @@ def _trained(
         each.obtain(run, real, folder, on_step)
         before += share
     return KeptNetworks(wanted, run, real, folder)
-
-
-def _check_transform(transform: Transform, distilled: DistilledSet) -> None:
-    """Refuse a set whose map to the value space differs from its data's.
-
-    A kept teacher serves all sets of the data; one set must not spoil it for others.
-    """
-    own, fitted = distilled.transform.tensors(), transform.tensors()
-    if own.keys() != fitted.keys() or not all(
-        own[name].shape == fitted[name].shape
-        and torch.allclose(own[name].cpu(), fitted[name].cpu(), rtol=1e-3, atol=1e-3)
-        for name in own
-    ):
-        raise OptionError(
-            "the set maps images to another value space than its data gives, for which "
-            "no teacher is trained; give a trained module"
-        )
 
 
 def _check_group(

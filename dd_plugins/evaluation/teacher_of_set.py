@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import torch
 
+from dd_plugins.data.kept_whitening import fitted_transform
+from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.real import RealData
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.errors import OptionError
@@ -20,7 +22,12 @@ from dd_plugins.training.obtaining import training_command
 from dd_plugins.training.recipes import get_recipe
 from dd_plugins.training.teacher import Teacher
 
-__all__ = ["prepared_for", "run_and_sampler_for_teachers", "teacher_of"]
+__all__ = [
+    "prepared_for",
+    "run_and_sampler_for_teachers",
+    "space_shared_with",
+    "teacher_of",
+]
 
 
 def teacher_of(
@@ -106,6 +113,22 @@ def prepared_for(distilled: DistilledSet, data: RealData) -> RealData:
     if data.transform is not None:
         return data
     return data.prepared(distilled.header.value_space, distilled.header.mirror)
+
+
+def space_shared_with(distilled: DistilledSet, data: RealData) -> Transform | None:
+    """Return the map of real data to its value space; None if it is not the set's.
+
+    A network that is kept serves all sets of the data. So it is trained in the space of
+    the data alone, and a set of another space cannot use it.
+    """
+    transform = data.transform or fitted_transform(data)
+    own, fitted = distilled.transform.tensors(), transform.tensors()
+    same = own.keys() == fitted.keys() and all(
+        own[name].shape == fitted[name].shape
+        and torch.allclose(own[name].cpu(), fitted[name].cpu(), rtol=1e-3, atol=1e-3)
+        for name in own
+    )
+    return transform if same else None
 
 
 def _command(wanted: TrainedNetwork, distilled: DistilledSet) -> str:

@@ -215,6 +215,9 @@ def test_a_set_cannot_spoil_the_teacher_of_its_data(
     with pytest.raises(OptionError, match="another value space than its data"):
         relabel(forged, TEACHER, data=toy_data(validation=0.0), **SHORT)
     assert not list(cache.glob("*.safetensors"))
+    relabel(made, TEACHER, data=toy_data(validation=0.0), **SHORT)  # keeps a teacher
+    with pytest.raises(OptionError, match="another value space than its data"):
+        relabel(forged, TEACHER, data=toy_data(validation=0.0), **SHORT)
 
 
 def test_labels_of_a_kept_teacher_may_be_stored_later(made: DistilledSet) -> None:
