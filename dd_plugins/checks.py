@@ -1,8 +1,10 @@
 """Checks of single arguments."""
 
 import operator
+import os
 from collections.abc import Collection
 from contextlib import suppress
+from pathlib import Path
 from typing import SupportsIndex, TypeVar
 
 from dd_plugins.errors import OptionError
@@ -12,6 +14,7 @@ __all__ = [
     "check_image_size",
     "number",
     "one_of",
+    "path_of",
     "truth",
     "whole_number",
 ]
@@ -68,6 +71,17 @@ def truth(name: str, value: object) -> bool:
     if not _is_logical(value):
         raise OptionError(f"{name} must be True or False, got {value!r}")
     return bool(value)
+
+
+def path_of(name: str, value: object) -> Path:
+    """Return the path in a string or a path.
+
+    Raises:
+        OptionError: the value is something else.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise OptionError(f"{name} must be a path, got {value!r}")
+    return Path(value)
 
 
 def one_of(name: str, value: Value, known: Collection[str]) -> Value:

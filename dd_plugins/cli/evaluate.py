@@ -178,12 +178,12 @@ def _evaluation_tables(
 ) -> Iterator[Table | Text]:
     """Yield a title and a table for each network: a row for each training set."""
     header, has_views = distilled.header, distilled.header.views is not None
-    budget, images = str(distilled.budget), str(len(distilled))
+    drawn, images = str(found.random_images), str(len(distilled))
     hard_name = "distilled set" if has_views else "distilled set, hard labels"
     every = f"{header.dataset.train_images:,}"
     kinds = (
-        ("random real images", "classes", budget, found.random),
-        ("random real images", "teacher's", budget, found.taught_random),
+        ("random real images", "classes", drawn, found.random),
+        ("random real images", "teacher's", drawn, found.taught_random),
         (hard_name, "classes", images, found.hard),
         ("distilled set", "teacher's", images, found.networks),
         ("all training images", "classes", every, found.full),
@@ -270,7 +270,7 @@ def _kernel_tables(
     table = _table_of_sets("regression from")
     if found.random_kernel is not None:
         columns = figure_columns(found.random_kernel)
-        table.add_row("random real images", str(distilled.budget), *columns)
+        table.add_row("random real images", str(found.random_images), *columns)
     table.add_row("distilled set", str(len(distilled)), *figure_columns(found.kernel))
     yield table
 

@@ -105,9 +105,9 @@ def transfer(
         DataError: the real data cannot be read, or does not fit.
     """
     processes.check_joined("transfer")
-    if isinstance(sets, DistilledSet | str | Path):
-        sets = [sets]
-    given = list(sets)
+    asked: Any = sets
+    single = isinstance(asked, DistilledSet | str) or not isinstance(asked, Iterable)
+    given = [asked] if single else list(asked)
     if not given:
         raise OptionError("expected at least one distilled set, got none")
     if protocol == "retrieval":
@@ -201,7 +201,7 @@ class _Planned:
             data=header.dataset.fingerprint or header.dataset.name,
             families=self.families,
             random=found.random,
-            random_images=self.distilled.budget if found.random else 0,
+            random_images=found.random_images if found.random else 0,
         )
 
 

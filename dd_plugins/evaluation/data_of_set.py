@@ -142,7 +142,7 @@ def with_validation_as_test(distilled: DistilledSet, data: RealData) -> RealData
 
     Warns:
         DDWarning: the set, or a context of it, was made by other code, or from other
-            data, perhaps from these images.
+            data, or labelled by a module, perhaps from these images.
     """
     headers = distilled.header.lineage
     others = {each.dataset.fingerprint for each in headers} - {"", data.fingerprint}
@@ -156,13 +156,14 @@ def with_validation_as_test(distilled: DistilledSet, data: RealData) -> RealData
             "validation: the set was distilled from the validation images too, so "
             "accuracies on them would be too high"
         )
-    imported = any(each.is_imported for each in headers)
-    if imported or others:
-        origin = (
-            "other code made the set or a context of it"
-            if imported
-            else "the set or a context of it was distilled from other data"
-        )
+    origin = None
+    if any(each.is_imported for each in headers):
+        origin = "other code made the set or a context of it"
+    elif others:
+        origin = "the set or a context of it was distilled from other data"
+    elif any(each.views is not None and not each.views.teachers for each in headers):
+        origin = "a module labelled the set or a context of it"
+    if origin is not None:
         warnings.warn(
             f"{origin}, perhaps from these validation images too; then accuracies on "
             "them are too high",

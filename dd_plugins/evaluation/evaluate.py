@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dd_plugins.checks import whole_number
+from dd_plugins.checks import path_of, whole_number
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DDError, OptionError
 from dd_plugins.evaluation.asked_scores import AskedScores, asked_scores
@@ -34,6 +34,7 @@ from dd_plugins.runtime.device import (
     resolve_device,
     resolve_precision,
 )
+from dd_plugins.runtime.files import check_writable
 from dd_plugins.runtime.progress import OnProgress
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
@@ -206,6 +207,9 @@ def prepare_evaluation(
     seed = whole_number("seed", options.seed)
     protocol = as_protocol(options.protocol)
     scores = _requested_scores(options.scores, protocol)
+    kept = None if options.kept is None else path_of("kept", options.kept)
+    if kept is not None:
+        check_writable(kept / "network.safetensors")
     plugins = options.plugins or loaded_plugins()
     distilled = as_set(distilled)
     _check_scores(scores, distilled)
@@ -232,7 +236,7 @@ def prepare_evaluation(
         without_teacher=without_teacher,
         scores=scores,
         scored_on="validation images" if options.validation else "test images",
-        kept=None if options.kept is None else Path(options.kept),
+        kept=kept,
     )
     baselines = options.baselines or protocol == "retrieval"
     kinds = _kinds_to_train(evaluator, baselines, options)

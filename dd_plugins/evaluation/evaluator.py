@@ -1,5 +1,6 @@
 """The work of an evaluation: train every network, then read the test set once."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -8,11 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dd_plugins.data.image_counts import in_proportion
 from dd_plugins.data.images import Images, warn_if_trained_on
 from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import class_members, random_members
+from dd_plugins.errors import DDWarning
 from dd_plugins.evaluation.asked_scores import AskedScores
-from dd_plugins.evaluation.jobs import Jobs
+from dd_plugins.evaluation.jobs import Job, Jobs
 from dd_plugins.evaluation.network_files import NetworkFiles
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
 from dd_plugins.evaluation.retrieval import retrieval_scores
@@ -132,7 +135,7 @@ class Evaluator:
         test = self.data.read_test()
         warn_if_trained_on(test, self.data.train)
         own_scores = {
-            number: self._scores(module, test)
+            number: self._scores(self.jobs.job_of(number), module, test)
             for number, module in self.jobs.trained.items()
         }
         scores: dict[int, dict[str, float]] = {}
@@ -165,6 +168,7 @@ class Evaluator:
             recipes=tuple(self.recipes),
             data=self.data.name,
             scored_on=self.scored_on,
+            random_images=sum(self.random_counts),
         )
 
     def _robustness(
@@ -213,8 +217,14 @@ class Evaluator:
         )
         return distilled, random
 
-    def _scores(self, module: FeatureNetwork, test: Images) -> dict[str, float]:
-        """Return the accuracy of a network, and its retrieval scores if asked for."""
+    def _scores(
+        self, job: Job, module: FeatureNetwork, test: Images
+    ) -> dict[str, float]:
+        """Return the accuracy of a network, and its retrieval scores if asked for.
+
+        Warns:
+            DDWarning: the training of the network has diverged.
+        """
         on_test = partial(
             real_outputs,
             data=test,
@@ -222,7 +232,16 @@ class Evaluator:
             device=self.device,
             precision=self.precision,
         )
-        found = {"accuracy": fraction_correct(on_test(module), test.labels)}
+        logits = on_test(module)
+        if not logits.isfinite().all():
+            warnings.warn(
+                f"the training of a network has diverged ({job}): its outputs are not "
+                "finite, and such an image counts as wrong; take a smaller learning "
+                "rate",
+                DDWarning,
+                stacklevel=2,
+            )
+        found = {"accuracy": fraction_correct(logits, test.labels)}
         if self.scores.retrieval:
             found |= retrieval_scores(on_test(module.features), test.labels)
         return found
@@ -244,7 +263,7 @@ class Evaluator:
         if self.distilled.header.views is not None:
             return self._by_class(images, classes, recipe)
         labels = self._real_labels(classes)
-        return replace(self._distilled_set, labels=labels), recipe
+        return replace(self._distilled_set, labels=labels), _hard(recipe)
 
     def other_view(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
         """Return the distilled set, and its recipe without augmentation.
@@ -278,7 +297,7 @@ class Evaluator:
             self.distilled.header.label_kind,
             self.distilled.header.mirror,
         )
-        return training_set, recipe
+        return training_set, _hard(recipe)
 
     def taught_random(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
         """Return the random real images with the teacher's labels of their views."""
@@ -299,20 +318,28 @@ class Evaluator:
         labels = one_hot(classes, self.data.num_classes).to(self.device)
         labelled = ViewLabels(views, hard_labels(views, labels), mirror)
         training_set = TrainingSet(images, labels, "probabilities", mirror, labelled)
-        return training_set, replace(recipe, temperature=1.0)
+        return training_set, _hard(recipe)
+
+    @cached_property
+    def random_counts(self) -> list[int]:
+        """The number of random real images of each class.
+
+        The set's stored values make as many images. They are divided among the classes
+        like its own, at least one for each class that it holds. A class has at most all
+        of its real images.
+        """
+        held = torch.tensor(self.distilled.header.initial_classes)
+        own = held.bincount(minlength=self.data.num_classes).tolist()
+        total = max(self.distilled.budget, sum(count > 0 for count in own))
+        real = self.data.train.labels.bincount(minlength=self.data.num_classes).tolist()
+        return list(map(min, in_proportion(total, own), real))
 
     def _random_images(self, repeat: int) -> tuple[Tensor, Tensor]:
         """Return random real images in the value space, and their classes."""
-        held = torch.tensor(self.distilled.header.initial_classes)
-        counts = held.bincount(minlength=self.data.num_classes)
-        if self.distilled.budget != len(held):
-            share = self.distilled.budget / len(held)
-            counts = (counts * share).round().to(torch.int64)
-            counts[held] = counts[held].clamp(min=1)
         train = self.data.train
         generator = generator_for(self.seed, "random real images", repeat)
         members = class_members(train.labels)
-        chosen = random_members(members, counts.tolist(), generator)
+        chosen = random_members(members, self.random_counts, generator)
         images = self.distilled.transform(train.images[chosen]).to(self.device)
         images = images.contiguous(memory_format=torch.channels_last)
         return images, train.labels[chosen]
@@ -344,6 +371,11 @@ class Evaluator:
         """Return labels of the artifact's kind for real images."""
         meaning = LABEL_KINDS[self.distilled.header.label_kind]
         return meaning.targets(labels, self.data.num_classes).to(self.device)
+
+
+def _hard(recipe: Recipe) -> Recipe:
+    """Return a recipe for hard labels, which have no temperature."""
+    return replace(recipe, temperature=1.0)
 
 
 TRAINING_SETS: Mapping[

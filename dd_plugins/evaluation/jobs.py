@@ -156,6 +156,10 @@ class Jobs:
         """Return the number of a network among the networks of all jobs."""
         return job * self.repeats + repeat
 
+    def job_of(self, network: int) -> Job:
+        """Return the job of a network, given by its number."""
+        return self.jobs[network // self.repeats]
+
     def _file(self, number: int, repeat: int) -> NetworkFile | None:
         """Return the file of a network; None if it is not kept."""
         job = self.jobs[number]

@@ -114,6 +114,8 @@ class Evaluation:
         recipes: the recipe of each network, in the order of ``networks``.
         data: the name of the real data.
         scored_on: ``"test images"``, or ``"validation images"``.
+        random_images: the number of random real images that take as many values as the
+            set stores.
     """
 
     networks: tuple[NetworkResult, ...]
@@ -131,19 +133,20 @@ class Evaluation:
     recipes: tuple[Recipe, ...] = ()
     data: str = ""
     scored_on: str = "test images"
+    random_images: int = 0
 
     def __str__(self) -> str:
-        """Return a line for each result: training set, network and accuracy."""
-        return "\n".join(
-            f"{kind}, {result.spec}: {result}" for kind, result in self._lines()
-        )
+        """Return a line for each result and score: what, network and figure."""
+        lines = [f"{what}, {spec}: {figure}" for what, spec, figure in self._lines()]
+        if self.without_teacher:
+            lines.append(f"no random images with labels: {self.without_teacher}")
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """Return the same as a table, for notebooks."""
         rows = "".join(
-            f"<tr><td>{kind}</td><td>{html.escape(result.spec)}</td>"
-            f"<td>{result}</td></tr>"
-            for kind, result in self._lines()
+            f"<tr><td>{what}</td><td>{html.escape(spec)}</td><td>{figure}</td></tr>"
+            for what, spec, figure in self._lines()
         )
         accuracy = f"{self.scored_on.split()[0]} accuracy"
         heads = "".join(
@@ -151,7 +154,8 @@ class Evaluation:
         )
         return f"<table><tr>{heads}</tr>{rows}</table>"
 
-    def _lines(self) -> Iterator[tuple[str, NetworkResult]]:
+    def _lines(self) -> Iterator[tuple[str, str, str]]:
+        """Yield each result and score: what it is, the network and the figure."""
         kinds = (
             ("distilled set", self.networks),
             ("distilled set with hard labels", self.hard),
@@ -161,7 +165,19 @@ class Evaluation:
         )
         for kind, results in kinds:
             for result in results:
-                yield kind, result
+                yield kind, result.spec, str(result)
+                for name, scores in result.retrieval.items():
+                    told = f"{kind}, {name.replace('_', ' ')}"
+                    yield told, result.spec, f"{np.mean(scores):.4f}"
+        regressions = (
+            ("regression from the distilled set", self.kernel),
+            ("regression from random real images", self.random_kernel),
+        )
+        for kind, regression in regressions:
+            if regression is not None:
+                yield kind, regression.spec, str(regression)
+        for score in self.robustness:
+            yield score.name.upper(), score.spec, str(score)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the form written by ``--json``.

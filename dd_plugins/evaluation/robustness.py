@@ -79,6 +79,13 @@ class RobustnessScore:
     interval: tuple[float, float] | None
     parts: dict[str, float]
 
+    def __str__(self) -> str:
+        """Return the score, with its interval if there is one."""
+        if self.interval is None:
+            return f"{self.value:.4f}"
+        low, high = self.interval
+        return f"{self.value:.4f} ({low:.4f} to {high:.4f})"
+
     def as_dict(self) -> dict[str, Any]:
         """Return the form written by ``--json``."""
         interval = None if self.interval is None else list(self.interval)

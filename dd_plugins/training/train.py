@@ -381,9 +381,12 @@ def accuracy(
 def fraction_correct(logits: Tensor, labels: Tensor) -> float:
     """Return the fraction of images with the largest logit at their class.
 
+    An image with a logit that is not finite counts as wrong.
+
     Args:
         logits: shape ``(n, classes)``.
         labels: integers of shape ``(n,)``, on any device.
     """
     correct = logits.argmax(dim=1) == labels.to(logits.device)
+    correct &= logits.isfinite().all(dim=1)
     return int(correct.sum()) / len(correct)

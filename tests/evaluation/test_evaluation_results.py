@@ -9,6 +9,7 @@ from scipy import stats
 
 from dd_plugins import Evaluation
 from dd_plugins.api import NetworkResult, Recipe, mean_interval
+from dd_plugins.evaluation.robustness import score_of_runs
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 30])
@@ -89,3 +90,18 @@ def test_baselines_stand_there_if_they_were_measured(
         row = dict(figures["baselines"][name])
         assert row.pop("networks") == [each.as_dict() for each in results]
         assert row == results[0].as_dict(), "the form of a network's result"
+
+
+def test_scores_that_were_asked_for_are_printed() -> None:
+    result = NetworkResult("mlp", (0.5, 0.7), {"precision_at_1": (0.2, 0.4)})
+    score = score_of_runs("lrs", "mlp", ([0.9], [0.5]), ([0.6], [0.4]))
+    found = Evaluation((result,), kernel=result, robustness=(score,))
+    lines = str(found).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        "distilled set, mlp",
+        "distilled set, precision at 1, mlp",
+        "regression from the distilled set, mlp",
+        "LRS, mlp",
+    ]
+    assert lines[-1] == f"LRS, mlp: {score.value:.4f}"
+    assert found._repr_html_().count("<tr>") == 1 + len(lines)

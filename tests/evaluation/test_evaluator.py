@@ -9,7 +9,13 @@ from torch import Tensor
 
 import dd_plugins
 from dd_plugins import DistilledSet
-from dd_plugins.api import Evaluation, TrainingSet
+from dd_plugins.api import (
+    DDWarning,
+    Evaluation,
+    FileError,
+    OptionError,
+    TrainingSet,
+)
 from dd_plugins.testing import toy_data
 
 SPECS = ["mlp(width=2)", "mlp(width=3)"]
@@ -140,3 +146,48 @@ def test_scores_belong_to_the_networks_that_earned_them(
     ones, zeros = 20 / 21, 1 / 21
     assert found.networks[0].accuracies == pytest.approx((ones, zeros))
     assert found.networks[1].accuracies == pytest.approx((ones, ones))
+
+
+def test_random_images_fill_the_values_of_the_set(untrained: Untrained) -> None:
+    images, classes = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
+    data = dd_plugins.RealData.from_tensors(
+        images, classes, test=(1 - images, classes), validation=0
+    )
+    for images_per_class, keep in ((1, 0.3), (3, 0.4)):
+        distilled = dd_plugins.distill(
+            *(data, "dm"),
+            images_per_class=images_per_class,
+            parametrization=f"spectral(keep={keep})",
+            steps=1,
+            network="mlp(width=2)",
+        )
+        untrained.sets.clear()
+        found = dd_plugins.evaluate(
+            *(distilled, "mlp(width=2)"), repeats=1, baselines=True, data=data
+        )
+        drawn = len(untrained.sets[1].images)
+        assert drawn == found.random_images == distilled.budget
+        counts = untrained.sets[1].labels.argmax(dim=1).bincount()
+        assert int(counts.max() - counts.min()) <= 1
+
+
+def test_a_network_that_diverged_is_told_and_classifies_nothing(
+    distilled: DistilledSet,
+) -> None:
+    with pytest.warns(DDWarning, match=r"diverged \(distilled set: mlp\(width=2\)\)"):
+        found = dd_plugins.evaluate(
+            *(distilled, "mlp(width=2)"),
+            repeats=1,
+            data=toy_data(),
+            protocol="recipe(steps=30, learning_rate=1e9, optimizer='sgd')",
+        )
+    assert found.networks[0].mean == 0.0
+
+
+@pytest.mark.parametrize("place", [5, "/dev/null/nowhere"])
+def test_a_place_for_networks_is_checked_first(
+    distilled: DistilledSet, untrained: Untrained, place: Any
+) -> None:
+    with pytest.raises(OptionError if place == 5 else FileError):
+        dd_plugins.evaluate(distilled, "mlp(width=2)", data=toy_data(), kept=place)
+    assert not untrained.sets

@@ -120,3 +120,22 @@ def test_the_commands_score_on_validation_images(
     told = in_process("transfer", "run", "--networks", "mlp(width=8)", *quick)
     assert told.status == 0, told.stderr
     assert "on validation images" in told.stdout
+
+
+def test_a_teacher_that_nobody_knows_is_warned_of() -> None:
+    data = toy_data()
+    made = dd_plugins.distill(data, "random", steps=1, network="mlp(width=2)")
+    teacher = dd_plugins.get_network("mlp(width=2)").build(
+        data.image_shape, data.num_classes, generator=torch.Generator()
+    )
+    taught = dd_plugins.api.relabel(
+        made, teacher.eval(), views="views(count=2)", data=data
+    )
+    with pytest.warns(DDWarning, match="a module labelled the set"):
+        dd_plugins.evaluate(
+            *(taught, "mlp(width=2)"),
+            repeats=1,
+            data=data,
+            validation=True,
+            protocol="recipe(steps=1)",
+        )
