@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dd_plugins.checks import path_of
 from dd_plugins.errors import FileError, OptionError
 from dd_plugins.exports.forms import FORMS
 from dd_plugins.exports.hub_folder import write_hub_folder
@@ -15,13 +16,17 @@ from dd_plugins.exports.recipe import recipe_of
 from dd_plugins.exports.tensors import SCRIPT_NAME, SET_NAME, write_tensors
 from dd_plugins.plugins.lookup import get_network
 from dd_plugins.runtime.files import check_writable
-from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.synthetic.artifact import DistilledSet, as_set
 
 __all__ = ["export", "script_of_export"]
 
 
 def export(
-    distilled: DistilledSet, form: str, out: str | Path, *, overwrite: bool = False
+    distilled: DistilledSet | str | Path,
+    form: str,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Write a set in a form that needs no dd-plugins to read.
 
@@ -30,7 +35,7 @@ def export(
     ``NAME.pt``, ``train.py`` in a folder.
 
     Args:
-        distilled: the set.
+        distilled: the set, or the path of an artifact or of a run's folder.
         form: ``"npz"`` for a NumPy archive; ``"pt"`` for a torch file that loads with
             ``weights_only=True``; ``"folder"`` for PNG files in a folder for each
             class, with ``labels.json`` and ``set.npz``; ``"hub"`` for a folder for the
@@ -45,13 +50,13 @@ def export(
     Raises:
         OptionError: the form is unknown, or the file or its script exists already, or
             the folder is not empty, or PNG files cannot hold the channels.
-        FileError: a file cannot be written.
+        FileError: the artifact cannot be read, or a file cannot be written.
 
     Warns:
         DDWarning: a whitened set with learned labels is written as a folder; its PNG
             files alone may train far worse.
     """
-    path = Path(out)
+    distilled, path = as_set(distilled), path_of("out", out)
     script, how = script_of_export(path, form), recipe_of(distilled, get_network)
     match form:
         case "folder" | "hub":

@@ -12,7 +12,7 @@ from dd_plugins.errors import DDWarning, OptionError
 from dd_plugins.exports.recipe import ExportedRecipe
 from dd_plugins.exports.tensors import write_set
 from dd_plugins.runtime.files import write_atomically
-from dd_plugins.synthetic.header import Content
+from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.labels import LABEL_KINDS
 
 __all__ = ["write_pictures"]
@@ -24,7 +24,7 @@ _PIXELS_ALONE = (
 _TOLERANCE = 1e-4  # learned labels differ by more from those of the classes
 
 
-def write_pictures(distilled: Content, how: ExportedRecipe, folder: Path) -> Path:
+def write_pictures(distilled: DistilledSet, how: ExportedRecipe, folder: Path) -> Path:
     """Write a PNG file for each image, ``labels.json``, all tensors and the script.
 
     Raises:
@@ -68,7 +68,7 @@ def write_pictures(distilled: Content, how: ExportedRecipe, folder: Path) -> Pat
     return folder
 
 
-def _has_learned_labels(distilled: Content) -> bool:
+def _has_learned_labels(distilled: DistilledSet) -> bool:
     """Tell whether labels differ from those of the images' classes."""
     header = distilled.header
     targets = LABEL_KINDS[header.label_kind].targets

@@ -12,7 +12,7 @@ import torch
 from dd_plugins.exports.recipe import ExportedRecipe
 from dd_plugins.exports.script import script_of
 from dd_plugins.runtime.files import write_atomically
-from dd_plugins.synthetic.header import Content
+from dd_plugins.synthetic.artifact import DistilledSet
 
 __all__ = ["SCRIPT_NAME", "SET_NAME", "write_set", "write_tensors"]
 
@@ -22,14 +22,14 @@ SCRIPT_NAME = "train.py"
 """The name of the script in a folder."""
 
 
-def write_set(distilled: Content, how: ExportedRecipe, folder: Path) -> None:
+def write_set(distilled: DistilledSet, how: ExportedRecipe, folder: Path) -> None:
     """Write the tensors of a set and the script into a folder."""
     path, script = folder / SET_NAME, folder / SCRIPT_NAME
     write_tensors(distilled, how, path, script, "npz")
 
 
 def write_tensors(
-    distilled: Content,
+    distilled: DistilledSet,
     how: ExportedRecipe,
     path: Path,
     script: Path,
@@ -50,9 +50,9 @@ def _save_arrays(file: BinaryIO, arrays: dict[str, np.ndarray[Any, Any]]) -> Non
     np.savez(file, allow_pickle=False, **arrays)
 
 
-def _held(distilled: Content) -> dict[str, Any]:
+def _held(distilled: DistilledSet) -> dict[str, Any]:
     """Return the content of the file, except for the recipe."""
-    header = distilled.header
+    header, hashed = distilled.header, distilled.content_hash()
     transform = replace(distilled.transform, compact=None)  # the matrix itself
     return {
         "pixels": distilled.pixels(),
@@ -60,6 +60,6 @@ def _held(distilled: Content) -> dict[str, Any]:
         "labels": distilled.labels,
         "classes": torch.tensor(header.initial_classes),
         "class_names": list(header.class_names),
-        "header": header.text(),
+        "header": header.model_copy(update={"content_hash": hashed}).text(),
         **{f"transform_{name}": tensor for name, tensor in transform.tensors().items()},
     }

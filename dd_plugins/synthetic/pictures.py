@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dd_plugins.checks import path_of
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.text import shortened
 from dd_plugins.spec import names_of
@@ -56,7 +57,7 @@ _LETTER, _LINE = 0.085, 0.15  # inches for a letter and a line of the title
 _MOST_IMAGES = 1000  # more could not be read; each class gets an equal share
 
 
-def save_grid(distilled: Content, path: str | Path) -> Path:
+def save_grid(distilled: Content | str | Path, path: str | Path) -> Path:
     """Draw the images of a set, clipped to [0, 1], as a grid ordered by class.
 
     Each class fills one or more rows. With one image for each class, the grid is
@@ -66,17 +67,22 @@ def save_grid(distilled: Content, path: str | Path) -> Path:
     installed font can draw.
 
     Args:
-        distilled: the set.
+        distilled: the set, or the path of an artifact or of a run's folder.
         path: the PNG file to write.
 
     Returns:
         The path.
 
     Raises:
-        FileError: the file cannot be written.
+        FileError: the artifact cannot be read, or the file cannot be written.
+        OptionError: an argument is neither a set nor a path.
     """
-    content = grid_png(distilled)
-    return write_atomically(Path(path), lambda file: file.write(content))
+    from dd_plugins.synthetic.artifact import as_set
+
+    content = grid_png(
+        distilled if isinstance(distilled, Content) else as_set(distilled)
+    )
+    return write_atomically(path_of("path", path), lambda file: file.write(content))
 
 
 def grid_page(distilled: Content) -> str:
@@ -161,7 +167,7 @@ def _mosaic_png(
     rows = 1 + max(cell[0] for cell in cells)
     height, width = pixels.shape[-2:]
     # In units of an image's side: a gap of a tenth, and room for a name above.
-    down = 1.1 + (0.3 if names_above else 0)
+    down = (1.1 + (0.3 if names_above else 0)) * height / width
     inches = 0.9 if rows * columns <= 200 else 0.45
     longest = max(len(cell[3]) for cell in cells)
     left = 0.0 if names_above else (0.2 + 0.1 * longest) * inches / 0.9

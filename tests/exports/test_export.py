@@ -127,6 +127,17 @@ def test_a_folder_holds_all_tensors_and_the_recipe_too(tmp_path: Path) -> None:
     assert (folder / "train.py").exists()
 
 
+def test_a_path_is_exported_with_the_hash_of_its_content(tmp_path: Path) -> None:
+    made = made_set()
+    file = made.save(tmp_path / "set.safetensors")
+    for given, out in ((file, "a.npz"), (made, "b.npz")):
+        with np.load(export(given, "npz", tmp_path / out)) as exported:
+            header = json.loads(str(exported["header"]))
+        assert header["content_hash"] == made.content_hash()
+    with pytest.raises(OptionError, match="out must be a path, got 5"):
+        export(made, "npz", 5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("form", "out", "script"),
     [

@@ -11,6 +11,7 @@ from conftest import run_code
 from PIL import Image
 
 from dd_plugins import DistilledSet, RealData, distill
+from dd_plugins.api import OptionError
 from dd_plugins.evaluation.attention import MetaFeatures
 from dd_plugins.evaluation.attention_picture import save_features
 from dd_plugins.synthetic.pictures import _title, save_grid
@@ -162,3 +163,24 @@ def test_images_stand_close_beside_each_other(
     assert gaps.max() < 15, "a tenth of an image of 90 pixels"
     dark_rows = np.nonzero((picture < 100).all(axis=2).any(axis=1))[0]
     assert picture.shape[0] - dark_rows[-1] < 20, "no blank strip below"
+
+
+def test_images_keep_their_proportions(tmp_path: Path) -> None:
+    wide = made(torch.zeros(6, 1, 8, 24), 2)
+    picture = drawn(wide, tmp_path / "wide.png")
+    dark = (picture < 100).all(axis=2)
+    row = np.nonzero(dark.sum(axis=1) > 100)[0][-1]
+    columns = np.nonzero(dark[row])[0]
+    first = columns[: 1 + int(np.argmax(np.diff(columns) > 1))]
+    below = np.nonzero(dark[:, first[len(first) // 2]])[0]
+    last = below[np.nonzero(np.diff(below) > 1)[0][-1] + 1 :]
+    assert len(first) / len(last) == pytest.approx(3, rel=0.1)
+
+
+def test_a_path_is_drawn_and_other_things_are_refused(tmp_path: Path) -> None:
+    file = made(torch.rand(10, 1, 8, 8)).save(tmp_path / "set.safetensors")
+    by_path = save_grid(file, tmp_path / "a.png").read_bytes()
+    by_set = save_grid(DistilledSet.load(file), tmp_path / "b.png").read_bytes()
+    assert by_path == by_set
+    with pytest.raises(OptionError, match="expected a distilled set"):
+        save_grid(5, tmp_path / "c.png")  # type: ignore[arg-type]
