@@ -52,9 +52,7 @@ _SPACES = ("pixels", "published", *get_args(Preprocessing))
 @click.option(
     "--factor",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Smaller images along each side of an image, in sets of IDC.",
+    help="Smaller images along each side of an image, in sets of IDC; 1 by default.",
 )
 @click.option("--method", help="Name of the method, for the record.")
 @click.option(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dd_plugins.checks import whole_number
+from dd_plugins.checks import path_of, whole_number
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DDWarning, FileError, OptionError
@@ -56,7 +56,7 @@ def import_set(
     space: Space | None = None,
     label_kind: LabelKind | None = None,
     experiment: int = 0,
-    factor: int = 1,
+    factor: int | None = None,
     method: str | None = None,
     network: str | None = None,
     data_root: str | Path | None = None,
@@ -92,7 +92,7 @@ def import_set(
             sum, as files may hold them rounded.
         experiment: the number of the set in a file of several, from 0.
         factor: the number of smaller images along each side of an image, for sets of
-            IDC.
+            IDC; by default 1, with a warning for IDC's layout.
         method: the name of the method, for the record; by default its layout.
         network: the spec of the network to train on the set.
         data_root: the folder of named data sets.
@@ -110,16 +110,17 @@ def import_set(
             not.
 
     Warns:
-        DDWarning: the layout does not determine the space, or the values hardly fit it.
+        DDWarning: the layout does not determine the space or the factor, or the values
+            hardly fit the space.
     """
+    packed = 1 if factor is None else whole_number("factor", factor, least=1)
     plugins = plugins or loaded_plugins()
     root = None if data_root is None else Path(data_root)
     real = plugins.real_data(
         data, DataOptions(root=root, download=download, image_size=image_size)
     )
-    paths = [
-        Path(each) for each in ([files] if isinstance(files, str | Path) else files)
-    ]
+    several = files if isinstance(files, list | tuple) else [files]
+    paths = [path_of("files", each) for each in several]
     if network is not None:
         plugins.network(network)  # raises now if it is unknown
     sets = _read(paths, real)
@@ -130,13 +131,21 @@ def import_set(
             numbers = "0, as there is one set"
         raise OptionError(f"experiment must be {numbers}, got {experiment}")
     released = sets[experiment]
+    if factor is None and released.layout == "IDC":
+        warnings.warn(
+            "the file has the layout of IDC, whose images hold smaller ones: each is "
+            "taken for a single image; state their number along a side by factor, "
+            "which IDC publishes as 2, or 1 if that is right",
+            DDWarning,
+            stacklevel=2,
+        )
     chosen = _space(released, space, real)
     if on_read is not None:
         on_read(released, chosen, len(sets))
     labels, kind = _labels(released, label_kind)
     recipe = None
     if released.learning_rate is not None:
-        count = len(released.images) * factor**2
+        count = len(released.images) * packed**2
         recipe = repr(
             replace(classic_recipe(count), learning_rate=released.learning_rate)
         )
@@ -146,7 +155,7 @@ def import_set(
         real,
         space=chosen,
         label_kind=kind,
-        factor=factor,
+        factor=packed,
         method=method or released.layout,
         network=network,
         recipe=recipe,

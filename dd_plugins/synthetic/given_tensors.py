@@ -14,6 +14,7 @@ from dd_plugins.data.preprocess import Preprocessing, Transform, to_unit_range
 from dd_plugins.data.real import RealData
 from dd_plugins.errors import DataError, DDWarning, OptionError
 from dd_plugins.run import RunOptions
+from dd_plugins.spec import parse
 from dd_plugins.synthetic.header import IMPORTED, Content, DataRecord, make_header
 from dd_plugins.synthetic.labels import LabelKind, one_hot
 
@@ -51,6 +52,9 @@ def content_of_tensors(
     Arguments and errors are those of
     :meth:`~dd_plugins.DistilledSet.from_tensors`.
     """
+    for spec in (network, recipe):
+        if spec is not None:
+            parse(spec)  # raises now if it is malformed
     given = _channels_first(_floating(images, data), data)
     as_pixels = isinstance(space, str) and space == "pixels"
     if not as_pixels and getattr(images, "dtype", None) in (torch.uint8, np.uint8):

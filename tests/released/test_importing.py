@@ -91,9 +91,15 @@ def test_pairs_of_idc_are_pixels_and_unpacked(
     images, labels = chosen
     file = tmp_path / "data_best.pt"
     torch.save([images, labels], file)
-    pixels_are(import_set(file, data), images)
+    with pytest.warns(DDWarning, match="state their number along a side by factor"):
+        pixels_are(import_set(file, data), images)
     with pytest.raises(OptionError, match="must be 0, as there is one set, got 3"):
         import_set(file, data, experiment=3)
+    for wrong_factor in (0, "2"):
+        with pytest.raises(OptionError, match="factor must be a whole number from 1"):
+            import_set(file, data, factor=wrong_factor)
+    with pytest.raises(OptionError, match="files must be a path, got 5"):
+        import_set(5, data)  # type: ignore[arg-type]
     packed = kept(import_set(file, data, factor=2), tmp_path)
     assert len(packed) == 4 * len(images)
     assert packed.budget == len(images)
@@ -147,7 +153,7 @@ def test_rounded_probabilities_stay_probabilities(
     images, labels = chosen
     shares = (2.5 * torch.eye(10)[labels]).softmax(dim=1)
     torch.save([images, rounded(shares)], tmp_path / "data.pt")
-    found = import_set(tmp_path / "data.pt", data, label_kind=kind)
+    found = import_set(tmp_path / "data.pt", data, label_kind=kind, factor=1)
     torch.testing.assert_close(found.labels, shares, atol=2e-3, rtol=0)
     torch.testing.assert_close(found.labels.sum(dim=1), torch.ones(len(labels)))
 
@@ -159,12 +165,12 @@ def test_what_is_called_probabilities_is_no_logits(
     path = tmp_path / "data.pt"
     coarse = 0.9 * torch.eye(10)[labels]  # of many classes, the small ones became 0
     torch.save([images, coarse], path)
-    found = import_set(path, data, label_kind="probabilities")
+    found = import_set(path, data, label_kind="probabilities", factor=1)
     torch.testing.assert_close(found.labels, torch.eye(10)[labels])
     for scores in (coarse - 0.1, coarse * 0):
         torch.save([images, scores], path)
         with pytest.raises(OptionError, match="needs scores of at least 0"):
-            import_set(path, data, label_kind="probabilities")
+            import_set(path, data, label_kind="probabilities", factor=1)
 
 
 def test_whitened_files_of_mtt_are_read_in_their_space(
@@ -386,6 +392,9 @@ def test_damaged_archives_and_odd_tensors_are_one_line(
         make(images, labels, data, space=([float("nan")], [1.0]))
     with pytest.raises(OptionError, match="finite mean"):
         make(images, labels, data, space=np.ones((2, 3)))  # type: ignore[arg-type]
+    for name in ("network", "recipe"):
+        with pytest.raises(OptionError, match="was never closed"):
+            make(images, labels, data, **{name: "other(("})
     with pytest.raises(OptionError, match="label_kind must be one of"):
         make(images, labels, data, label_kind="scores")  # type: ignore[arg-type]
     by_tensors = make(images, labels, data, space=(torch.zeros(1), torch.ones(1)))
@@ -394,7 +403,7 @@ def test_damaged_archives_and_odd_tensors_are_one_line(
         make(images, torch.randn(20, 10), data, label_kind="probabilities")
     torch.save([images[:0], labels[:0]], tmp_path / "none.pt")
     with pytest.raises(DataError, match="images must have shape"):
-        import_set(tmp_path / "none.pt", data)
+        import_set(tmp_path / "none.pt", data, factor=1)
     torch.save(images, tmp_path / "images_best.pt")
     (tmp_path / "none.pt").unlink()
     with pytest.raises(FileError, match="one called labels"):
