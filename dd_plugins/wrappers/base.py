@@ -13,7 +13,7 @@ from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.base import AbstractDistiller, InitialImages
 from dd_plugins.distillers.returned import check_metrics
 from dd_plugins.distillers.state import AbstractState, Metrics
-from dd_plugins.errors import PluginError
+from dd_plugins.errors import OptionError, PluginError
 from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.run import Run, Task
 from dd_plugins.spec import record
@@ -164,6 +164,18 @@ class AbstractWrapper(AbstractDistiller[AbstractState]):
     def for_task(self, task: Task) -> Self:
         """Settle the base's options."""
         return replace(self, base=self.base.for_task(task))
+
+    def check_base_moves_images(self) -> None:
+        """Refuse a base that only chooses images, which this wrapper cannot change.
+
+        Raises:
+            OptionError: the base moves no image.
+        """
+        if not self.moves_images:
+            raise OptionError(
+                f"{self.name}: {self.base!r} chooses its images and moves none of "
+                f"them, so the wrapper would change nothing; use it without {self.name}"
+            )
 
     def default_steps(self, task: Task) -> int:
         """Return the base's steps."""

@@ -1,10 +1,13 @@
 """A bound on the norm of the gradient."""
 
+from typing import Self
+
 from pydantic import PositiveFloat
 from torch.nn.utils import clip_grad_norm_
 
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.distillers.state import AbstractState, Metrics
+from dd_plugins.run import Task
 from dd_plugins.runtime.processes import average
 from dd_plugins.spec import record
 from dd_plugins.synthetic.leaves import Leaves
@@ -32,6 +35,15 @@ class Clip(AbstractWrapper):
     keeps_privacy = True
 
     max_norm: PositiveFloat = 1.0
+
+    def for_task(self, task: Task) -> Self:
+        """Settle the base's options.
+
+        Raises:
+            OptionError: the base moves no image.
+        """
+        self.check_base_moves_images()
+        return super().for_task(task)
 
     def adjust(
         self, state: AbstractState, leaves: Leaves, real: RealSampler, step: int

@@ -82,7 +82,8 @@ class Rotated(AbstractWrapper):
 
         Raises:
             OptionError: images are not square, as quarter turns require; or no turn is
-                left for the synthetic images; or a teacher labels the base's views.
+                left for the synthetic images; or a teacher labels the base's views; or
+                the base moves no image.
         """
         if self.current_turns >= self.turns:
             raise OptionError(
@@ -91,6 +92,7 @@ class Rotated(AbstractWrapper):
             )
         if type(base_of(self)).teacher is not AbstractDistiller.teacher:
             raise self._no_teacher()
+        self.check_base_moves_images()
         _, height, width = task.image_shape
         if self.turns == 4 and height != width:
             raise OptionError(

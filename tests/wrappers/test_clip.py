@@ -116,3 +116,10 @@ def test_images_of_a_context_do_not_count() -> None:
 def test_a_norm_must_be_a_positive_number(wrong: Any) -> None:
     with pytest.raises(OptionError, match=r"clip.*max_norm"):
         Clip(get_distiller("dm"), max_norm=wrong)
+
+
+@pytest.mark.parametrize("spec", ["clip(random)", "rotated(herding)"])
+def test_a_base_that_only_chooses_is_refused(spec: str) -> None:
+    told = r"moves none of them, so the wrapper would change nothing"
+    with pytest.raises(OptionError, match=told):
+        dd_plugins.distill("digits", spec, steps=1)

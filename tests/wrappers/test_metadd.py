@@ -147,6 +147,20 @@ def test_a_context_counts_in_no_length() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("steps", "every"), [(1000, 16), (160, 16), (100, 10), (40, 4), (9, 1), (2, 1)]
+)
+def test_a_short_run_has_five_applications_if_it_can(steps: int, every: int) -> None:
+    task = replace(TASK, steps=steps)
+    distiller = get_distiller("metadd(dm)").for_task(task)
+    assert isinstance(distiller, MetaDD)
+    assert distiller.every == every
+    assert _metadd(every=7).for_task(task).every == 7
+    gradients = get_distiller("metadd(dm, variant='gradients')").for_task(task)
+    assert isinstance(gradients, MetaDD)
+    assert gradients.every == 1
+
+
 def test_gradient_is_added_from_the_start_on_and_every_few_steps() -> None:
     distiller = _metadd(start=2, every=3)
     applied = [step for step in range(9) if "meta_loss" in _added(distiller, step)[2]]
@@ -215,7 +229,7 @@ def test_networks_are_trained_once_and_kept(
     for (one,), (other,) in zip(first.auxiliaries, second.auxiliaries, strict=True):
         for name, weight in one.network.state_dict().items():
             assert torch.equal(weight, other.network.state_dict()[name])
-    for other in (_metadd(stages=(4,)), _metadd(networks=NETWORKS[::-1][:2] * 2)):
+    for other in (_metadd(stages=(4,)), _metadd(networks=NETWORKS[::-1])):
         if other.stages == (4,):
             with pytest.raises(AssertionError, match="trained again"):
                 other.setup(_run(), _real())
@@ -330,6 +344,11 @@ def test_auxiliary_networks_are_frozen_and_leave_the_state_to_the_base() -> None
             OptionError,
             "a memory of images",
         ),
+        (
+            {"variant": "features", "metric_loss": "BaseMetricLossFunction()"},
+            OptionError,
+            "BaseMetricLossFunction\\(\\) fails on features",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(
@@ -345,6 +364,7 @@ def test_what_cannot_be_used_is_named(
         ("metadd(conv)", "base"),
         ("metadd()", "'base' is required"),
         ("metadd(dm, networks=())", r"networks must have at least 1 item, got \(\)"),
+        ("metadd(dm, networks=(vgg11, mlp, vgg11()))", "networks must differ"),
         (
             "metadd(dm, variant='paper', networks=(vgg11,))",
             "compares architectures with each other",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dd_plugins.errors import OptionError
+from dd_plugins.errors import OptionError, described
 from dd_plugins.functional import alignment
 from dd_plugins.functional.augment import random_augmentation
 from dd_plugins.networks.activation_maps import Outputs, observe
@@ -265,7 +265,7 @@ class Agreement:
         Raises:
             UnknownNameError: the package has no such class.
             OptionError: the package is missing, an option does not fit, or the loss
-                learns, or remembers images.
+                learns, or remembers images, or fails on any features.
         """
         from dd_plugins.wrappers.metric_learning import metric_learning
 
@@ -277,6 +277,25 @@ class Agreement:
                 "images, and a loss is made anew at each step; expected one without"
             )
         return criterion, miner
+
+    def check_metric(self) -> None:
+        """Try the loss and the miner of ``"features"`` on a few features.
+
+        Raises:
+            UnknownNameError: as for :meth:`metric`.
+            OptionError: as for :meth:`metric`.
+        """
+        criterion, miner = self.metric()
+        features = torch.eye(4, 3)
+        labels = torch.tensor([0, 1, 0, 1])
+        try:
+            with torch.random.fork_rng(devices=[]):  # some losses draw
+                criterion(features, labels, miner and miner(features, labels))
+        except Exception as error:  # of a package: errors of any kind
+            asked = " and ".join(filter(None, (self.metric_loss, self.miner)))
+            raise OptionError(
+                f"metadd: {asked} fails on features: {described(error)}"
+            ) from error
 
 
 def _parts(images: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:

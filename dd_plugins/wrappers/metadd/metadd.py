@@ -87,6 +87,7 @@ class _Pace:
     first_half: bool
 
 
+_FEWEST = 5  # applications in a run, by default
 _AGREEMENT = _Pace(4.0, 16, first_half=False)
 _GRADIENTS = _Pace(1.0, 1, first_half=True)
 
@@ -128,7 +129,7 @@ class MetaDD(AbstractWrapper):
         weight: a plain factor in place of ``rho``; the paper's is 1. This option and
             all from ``augment`` on are refused for ``"gradients"``.
         every: steps from one application to the next; by default 1 for ``"gradients"``,
-            otherwise 16.
+            otherwise 16, or fewer in a short run, for five applications.
         start: the first step with an application; by default 0 for ``"gradients"``,
             otherwise half of the steps: the base has settled by then, and the
             distilling architecture loses nothing.
@@ -201,6 +202,11 @@ class MetaDD(AbstractWrapper):
                 f"variant={self.variant!r} compares architectures with each other: "
                 f"expected at least two networks that look at once, got {looking}"
             )
+        specs = [repr(network) for network in self.networks]
+        if len(set(specs)) < len(specs):
+            raise ValueError(
+                f"networks must differ, each named once, got {', '.join(specs)}"
+            )
         if self.variant == "gradients":
             why = "variant='gradients' has no networks that look at the images"
             refuse_without_effect(self, _OF_LOOKING, why)
@@ -229,11 +235,7 @@ class MetaDD(AbstractWrapper):
             OptionError: the other networks would never take part, or the base moves no
                 image.
         """
-        if not self.moves_images:
-            raise OptionError(
-                f"metadd: {self.base!r} chooses its images and moves none of them, so "
-                "other networks would change nothing; use it without metadd"
-            )
+        self.check_base_moves_images()
         steps = task.steps or self.default_steps(task)
         start = 0 if self._pace.first_half else steps // 2
         if self.start is not None:
@@ -243,9 +245,10 @@ class MetaDD(AbstractWrapper):
                 f"metadd: start must be below the {steps} steps of the run, got "
                 f"{start}: other networks would never take part"
             )
-        return replace(
-            super().for_task(task), rho=self._rho, every=self._every, start=start
-        )
+        every = max(1, min(self._every, (steps - start) // _FEWEST))
+        if self.every is not None:
+            every = self.every
+        return replace(super().for_task(task), rho=self._rho, every=every, start=start)
 
     def images_in_graph(self, task: Task) -> int:
         """Return the most images in a graph: of the base, or of the other networks."""
@@ -298,7 +301,7 @@ class MetaDD(AbstractWrapper):
         if self.variant == "gradients":
             return self._with_members(run, real)
         if self.variant == "features":
-            self._agreement.metric()  # a wrong spec is refused before training
+            self._agreement.check_metric()  # refused before training
         for network in self.networks:
             check_maps(network, run)
         if self.auxiliaries == "frozen":
