@@ -35,6 +35,9 @@ def options_command(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], indent=1))
     elif name:
+        if len(found) > 1:
+            kinds = " and ".join(with_article(each.kind) for each in found)
+            click.echo(f"{found[0].name} names {kinds}; the options of each follow")
         print_tables(Console(), _tables(found))
     else:
         print_tables(Console(), [_summary(found)])

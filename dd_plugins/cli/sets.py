@@ -194,4 +194,7 @@ def export_command(path: Path, form: str, out: Path, overwrite: bool) -> None:
     made = DistilledSet.load(path)
     say(f"exported to {export(made, form, out, overwrite=overwrite)}")
     script = shlex.quote(str(script_of_export(out, form)))
-    say(f"next: python {script} --test TEST, a folder of images or an .npz file")
+    say(
+        f"next: python {script} --test TEST, a folder with a subfolder for each class, "
+        "an .npz file of images and labels, or a data set of torchvision such as MNIST"
+    )

@@ -249,7 +249,7 @@ def mixed_sizes(shapes: Counter[tuple[int, ...]]) -> DataError:
             f"height, width): {listed}; convert all to RGB, or all to grey"
         )
     return DataError(
-        f"images must all have one size, got {len(shapes)} sizes (channels, height, "
-        f"width): {listed}; resize them to one, by image_size=N in Python or by "
-        "--image-size N"
+        f"images must all have one size, got {len(shapes)} sizes among the first "
+        f"{shapes.total():,} (channels, height, width): {listed}; resize them to one, "
+        "by image_size=N in Python or by --image-size N"
     )

@@ -154,6 +154,7 @@ def test_export_says_what_to_type_next(
     said = in_process("export", "set.safetensors", "--to", form, "--out", out)
     assert said.stdout == (
         f"exported to {out}\nnext: python {script} --test TEST, "
-        "a folder of images or an .npz file\n"
+        "a folder with a subfolder for each class, an .npz file of images and labels, "
+        "or a data set of torchvision such as MNIST\n"
     )
     assert (tmp_path / script.strip("'")).exists()

@@ -14,6 +14,7 @@ from PIL import Image
 
 import dd_plugins
 from dd_plugins import DistilledSet, RealData, export
+from dd_plugins.exports.plain.real_images import read_images
 from dd_plugins.synthetic.header import ViewsRecord
 
 VIEWS = ViewsRecord(views="views(count=3)", temperature=4.0)
@@ -158,3 +159,19 @@ def test_a_script_that_is_there_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(dd_plugins.DDError, match=r"set-train\.py exists"):
         export(made_set(), "pt", tmp_path / "set.pt")
     assert not (tmp_path / "set.pt").exists()
+
+
+def test_arrays_of_a_data_set_are_test_images_too(tmp_path: Path) -> None:
+    images, labels = torch.rand(4, 1, 8, 8), torch.arange(4)
+    file, names = tmp_path / "data.npz", [str(label) for label in range(10)]
+    shape = images.shape[1:]
+    for names_there in (("images", "labels"), ("test_images", "test_labels")):
+        np.savez(file, **dict(zip(names_there, (images, labels), strict=True)))
+        found = read_images(str(file), shape, names)
+        assert torch.equal(found[0], images)
+        assert torch.equal(found[1], labels)
+    np.savez(file, pictures=images)
+    with pytest.raises(SystemExit, match="expected images and labels, got pictures"):
+        read_images(str(file), shape, names)
+    with pytest.raises(SystemExit, match="nowhere does not exist, and torchvision"):
+        read_images("nowhere", shape, names)

@@ -16,7 +16,12 @@ def read_images(
     """Return images in [0, 1], and the class index of each."""
     if source.endswith(".npz"):
         with np.load(source) as file:
-            images, labels = torch.tensor(file["images"]), torch.tensor(file["labels"])
+            known = ("images", "labels"), ("test_images", "test_labels")
+            names = next((pair for pair in known if set(pair) <= set(file.files)), None)
+            if names is None:
+                held = ", ".join(file.files)
+                raise SystemExit(f"{source}: expected images and labels, got {held}")
+            images, labels = (torch.tensor(file[name]) for name in names)
         images = images[:, None] if images.ndim == 3 else images
         if images.shape[1:] != shape:  # channels come last
             images = images.permute(0, 3, 1, 2)
@@ -56,7 +61,9 @@ def read_images(
     else:
         kind = getattr(datasets, source, None)
         if kind is None:
-            raise SystemExit(f"{source}: expected a file, a folder or a data set")
+            raise SystemExit(
+                f"{source} does not exist, and torchvision has no data set of this name"
+            )
         takes = inspect.signature(kind).parameters
         split = "val" if source in ("ImageNet", "Imagenette") else "test"
         test = {"train": False} if "train" in takes else {"split": split}
