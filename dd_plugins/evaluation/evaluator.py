@@ -168,7 +168,7 @@ class Evaluator:
             recipes=tuple(self.recipes),
             data=self.data.name,
             scored_on=self.scored_on,
-            random_images=sum(self.random_counts),
+            random_images=sum(_random_counts(self.distilled, self.data)),
         )
 
     def _robustness(
@@ -320,26 +320,13 @@ class Evaluator:
         training_set = TrainingSet(images, labels, "probabilities", mirror, labelled)
         return training_set, _hard(recipe)
 
-    @cached_property
-    def random_counts(self) -> list[int]:
-        """The number of random real images of each class.
-
-        The set's stored values make as many images. They are divided among the classes
-        like its own, at least one for each class that it holds. A class has at most all
-        of its real images.
-        """
-        held = torch.tensor(self.distilled.header.initial_classes)
-        own = held.bincount(minlength=self.data.num_classes).tolist()
-        total = max(self.distilled.budget, sum(count > 0 for count in own))
-        real = self.data.train.labels.bincount(minlength=self.data.num_classes).tolist()
-        return list(map(min, in_proportion(total, own), real))
-
     def _random_images(self, repeat: int) -> tuple[Tensor, Tensor]:
         """Return random real images in the value space, and their classes."""
         train = self.data.train
         generator = generator_for(self.seed, "random real images", repeat)
         members = class_members(train.labels)
-        chosen = random_members(members, self.random_counts, generator)
+        counts = _random_counts(self.distilled, self.data)
+        chosen = random_members(members, counts, generator)
         images = self.distilled.transform(train.images[chosen]).to(self.device)
         images = images.contiguous(memory_format=torch.channels_last)
         return images, train.labels[chosen]
@@ -371,6 +358,20 @@ class Evaluator:
         """Return labels of the artifact's kind for real images."""
         meaning = LABEL_KINDS[self.distilled.header.label_kind]
         return meaning.targets(labels, self.data.num_classes).to(self.device)
+
+
+def _random_counts(distilled: DistilledSet, data: RealData) -> list[int]:
+    """Return the number of random real images of each class, as a baseline of a set.
+
+    The set's stored values make as many images. They are divided among the classes like
+    its own, at least one for each class that it holds. A class has at most all of its
+    real images.
+    """
+    held = torch.tensor(distilled.header.initial_classes)
+    own = held.bincount(minlength=data.num_classes).tolist()
+    total = max(distilled.budget, sum(count > 0 for count in own))
+    real = data.train.labels.bincount(minlength=data.num_classes).tolist()
+    return list(map(min, in_proportion(total, own), real))
 
 
 def _hard(recipe: Recipe) -> Recipe:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dd_plugins.checks import path_of
+from dd_plugins.errors import OptionError
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.text import shortened
 from dd_plugins.spec import names_of
@@ -57,7 +58,7 @@ _LETTER, _LINE = 0.085, 0.15  # inches for a letter and a line of the title
 _MOST_IMAGES = 1000  # more could not be read; each class gets an equal share
 
 
-def save_grid(distilled: Content | str | Path, path: str | Path) -> Path:
+def save_grid(distilled: Content, path: str | Path) -> Path:
     """Draw the images of a set, clipped to [0, 1], as a grid ordered by class.
 
     Each class fills one or more rows. With one image for each class, the grid is
@@ -67,21 +68,22 @@ def save_grid(distilled: Content | str | Path, path: str | Path) -> Path:
     installed font can draw.
 
     Args:
-        distilled: the set, or the path of an artifact or of a run's folder.
+        distilled: the set.
         path: the PNG file to write.
 
     Returns:
         The path.
 
     Raises:
-        FileError: the artifact cannot be read, or the file cannot be written.
-        OptionError: an argument is neither a set nor a path.
+        FileError: the file cannot be written.
+        OptionError: the first argument is no set, or the second is no path.
     """
-    from dd_plugins.synthetic.artifact import as_set
-
-    content = grid_png(
-        distilled if isinstance(distilled, Content) else as_set(distilled)
-    )
+    if not isinstance(distilled, Content):
+        raise OptionError(
+            f"expected a distilled set, got {type(distilled).__name__}; "
+            "DistilledSet.load reads one from a path"
+        )
+    content = grid_png(distilled)
     return write_atomically(path_of("path", path), lambda file: file.write(content))
 
 
