@@ -22,13 +22,13 @@ from pathlib import Path
 COMMANDS = {
     "distill": "distill --dataset {data} --ipc 1 --out run --overwrite",
     "distill, dm": "distill --dataset {data} --distiller dm(real_batch_size=64) "
-    "--ipc 1 --steps 60 --out dm --overwrite",
+    "--ipc 1 --steps 200 --out dm --overwrite",
     "evaluate": "evaluate run --repeats 2 --baselines",
     "transfer": "transfer run --networks mlp,vgg11(width=16) --repeats 2",
     "train-networks": "train-networks --dataset {data} --network conv(width=16) "
     "--network mlp --steps 600",
     "train-experts": "train-experts --dataset {data} --network conv(width=16) "
-    "--experts 3 --steps 60",
+    "--experts 3 --steps 150",
 }
 DATA = ("digits", "fashion-mnist")
 NOTING = """
