@@ -36,6 +36,7 @@ from dd_plugins.training.train import (
     Whitened,
     accuracy,
     fraction_correct,
+    has_finite_maximum,
     real_outputs,
 )
 from dd_plugins.training.view_labels import ViewLabels, hard_labels
@@ -233,7 +234,7 @@ class Evaluator:
             precision=self.precision,
         )
         logits = on_test(module)
-        if not logits.isfinite().all():
+        if not has_finite_maximum(logits).all():
             warnings.warn(
                 f"the training of a network has diverged ({job}): its outputs are not "
                 "finite, and such an image counts as wrong; take a smaller learning "

@@ -193,6 +193,8 @@ class Evaluation:
             "protocol": self.protocol,
             "recipe": None if self.recipe is None else self.recipe.options(),
         }
+        if self.random:
+            found["random_images"] = self.random_images
         if self.recipe is None and self.recipes:
             found["recipes"] = [each.options() for each in self.recipes]
         named = {

@@ -39,6 +39,7 @@ __all__ = [
     "Whitened",
     "accuracy",
     "fraction_correct",
+    "has_finite_maximum",
     "real_outputs",
     "seconds_of_training",
     "train_network",
@@ -378,15 +379,24 @@ def accuracy(
     return fraction_correct(logits, data.labels)
 
 
+def has_finite_maximum(logits: Tensor) -> Tensor:
+    """Return whether the largest logit of each image is finite.
+
+    It is not in outputs of a network that has diverged. Logits of minus infinity, for
+    classes that are ruled out, do not count.
+    """
+    return logits.amax(dim=1).isfinite()
+
+
 def fraction_correct(logits: Tensor, labels: Tensor) -> float:
     """Return the fraction of images with the largest logit at their class.
 
-    An image with a logit that is not finite counts as wrong.
+    An image whose largest logit is not finite counts as wrong.
 
     Args:
         logits: shape ``(n, classes)``.
         labels: integers of shape ``(n,)``, on any device.
     """
     correct = logits.argmax(dim=1) == labels.to(logits.device)
-    correct &= logits.isfinite().all(dim=1)
+    correct &= has_finite_maximum(logits)
     return int(correct.sum()) / len(correct)

@@ -116,6 +116,7 @@ def test_a_table_has_a_row_for_each_training_set(
         (result("mlp", 0.75, 0.75), result("conv", 0.9)),
         1360,
         data="others",
+        random_images=2,
     )
     monkeypatch.setattr(
         "dd_plugins.evaluation.evaluate.evaluate", lambda *_, **__: found
