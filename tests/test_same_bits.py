@@ -27,8 +27,10 @@ METHODS = {
     ),
     "random": ("random", 1, "conv"),
 }
-# On another processor sums are rounded otherwise, and steps carry that on.
+# On another processor sums are rounded otherwise, and steps carry that on. Among those
+# with AVX-512 some differ in the last bits; the maps of metadd magnify that.
 MADE_ON = "AVX512 on x86_64"
+LAST_BITS, ROUNDED = 1e-6, 0.05  # of the norm
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -50,11 +52,9 @@ def test_a_seed_gives_the_set_that_it_gave(
         )
     here = f"{torch.backends.cpu.get_cpu_capability()} on {platform.machine()}"
     same_torch = before.header.versions["torch"] == now.header.versions["torch"]
+    alike = same_torch and here == MADE_ON and method != "metadd"
     for new, old in ((now.images, before.images), (now.labels, before.labels)):
-        if same_torch and here == MADE_ON:
-            assert torch.equal(new, old)
-        else:
-            assert (new - old).norm() < 0.05 * old.norm()
+        assert (new - old).norm() <= (LAST_BITS if alike else ROUNDED) * old.norm()
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -153,7 +153,7 @@ def test_wrapper_takes_the_template_s_distiller(made: Made) -> None:
     )
     assert wrapped.header.versions == alone.header.versions
     # The pace is settled; it starts after half of the steps.
-    settled = WRAPPED.replace("stages", "rho=4.0, every=16, start=15, stages")
+    settled = WRAPPED.replace("stages", "rho=4.0, every=3, start=15, stages")
     assert wrapped.header.distiller == settled
     assert alone.content_hash() != wrapped.content_hash()
     assert "meta ratio: 0." in made.shown

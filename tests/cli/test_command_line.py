@@ -117,7 +117,7 @@ def test_distil_evaluate_show_info_export(
         (["--distiller", "freppo"], "known, nearest first: frepo"),
         (["--distiller", "frepo(pool_sise=3)"], "nearest first: pool_size"),
         (["--distiller", "frepo(pool_size=0)"], "greater than 0"),
-        (["--distiller", "frepo(pool_size='3')"], "integer"),
+        (["--distiller", "frepo(pool_size='3')"], "whole number"),
         (["--distiller", "frepo(learning_rate=1e999)"], "finite"),
         (["--distiller", "frepo("], "never closed"),
         (["--distiller", "__import__('os')"], "unknown distiller"),

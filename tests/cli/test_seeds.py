@@ -61,15 +61,15 @@ def test_a_relabelled_set_is_not_compared_with_sets_that_are_not() -> None:
             refuse(relabelled)
 
 
-@pytest.mark.parametrize("distiller", ["rded", "clip(rded)"])
+@pytest.mark.parametrize("distiller", ["rded(OWN)", "clip(sre2l(OWN))"])
 def test_a_set_with_views_of_its_own_is_repeated(distiller: str) -> None:
     own = "teacher_recipe=recipe(steps=2), views=views(count=2)"
-    made = dd_plugins.distill(
-        "digits", distiller.replace("rded", f"rded({own})"), network="mlp(width=4)"
-    )
+    network = "conv(width=4, depth=2, normalization='batch')"
+    spec = distiller.replace("OWN", own)
+    made = dd_plugins.distill("digits", spec, network=network, steps=1)
     check_repeatable(made)
     for change in ({"teachers": "mlp(width=8)"}, {"views": "views(count=3)"}):
-        asked = {"teachers": "mlp(width=4)", "views": "views(count=2)"} | change
+        asked = {"teachers": network, "views": "views(count=2)"} | change
         again = relabel(made, **asked, teacher_recipe="recipe(steps=2)")  # type: ignore[arg-type]
         with pytest.raises(OptionError, match="relabel each"):
             check_repeatable(again)

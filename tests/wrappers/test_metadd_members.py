@@ -269,7 +269,7 @@ def test_the_pace_depends_on_the_variant() -> None:
     assert (settled.rho, settled.every, settled.start) == (1.0, 1, 0)
     other = get_distiller("metadd(dm, rho=2)").for_task(replace(TASK, steps=40))
     assert isinstance(other, MetaDD)
-    assert (other.rho, other.every, other.start) == (2.0, 16, 20)
+    assert (other.rho, other.every, other.start) == (2.0, 4, 20)
 
 
 def test_learning_networks_are_saved_and_those_without_use_are_not_made() -> None:

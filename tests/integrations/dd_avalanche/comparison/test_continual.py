@@ -76,7 +76,7 @@ def test_learned_images_may_be_stored_with_256_levels_alone() -> None:
 def test_packed_memories_stand_beside_plain_ones_of_as_many_bytes() -> None:
     data = dd_plugins.get_dataset("digits")
     experiment = Experiment(
-        "split-digits", memory=10, steps=2, training_steps=8, network=SMALL
+        "split-digits", memory=10, steps=2, training_steps=60, network=SMALL
     )
     policies = ["dm(real_batch_size=8)", "random"]
     stores: list[Any] = ["uint8", "packed-uint8", "packed"]
