@@ -59,6 +59,7 @@ def test_events_after_the_checkpoint_are_made_anew(tmp_path: Path) -> None:
     time.sleep(1)  # TensorBoard reads files in the order of the seconds in their names
     distill(toy_data(), "dm", resume=True, **options)
     assert steps_of(read(tmp_path / "tensorboard"), "loss") == list(range(1, 7))
+    time.sleep(1)
     distill(toy_data(), "dm", overwrite=True, **options | {"steps": 2})
     assert steps_of(read(tmp_path / "tensorboard"), "loss") == [1, 2]
 
