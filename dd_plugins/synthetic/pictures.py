@@ -168,8 +168,8 @@ def _mosaic_png(
 
     rows = 1 + max(cell[0] for cell in cells)
     height, width = pixels.shape[-2:]
-    # In units of an image's side: a gap of a tenth, and room for a name above.
-    down = (1.1 + (0.3 if names_above else 0)) * height / width
+    # In units of an image's width: a gap of a tenth, and room for a name above.
+    down = height / width + (0.4 if names_above else 0.1)
     inches = 0.9 if rows * columns <= 200 else 0.45
     longest = max(len(cell[3]) for cell in cells)
     left = 0.0 if names_above else (0.2 + 0.1 * longest) * inches / 0.9
@@ -192,7 +192,7 @@ def _mosaic_png(
         fontfamily=font_families(),
     )
     axis.set_axis_off()
-    across, along = round(1.1 * width), round(down * height)
+    across, along = round(1.1 * width), round(down * width)
     across, along = max(across, width + 1), max(along, height + 1)
     mosaic = np.ones((rows * along, columns * across, 3), dtype=np.float32)
     for row, column, index, _ in cells:

@@ -182,3 +182,10 @@ def test_what_is_no_set_is_refused(tmp_path: Path) -> None:
         save_grid("set.safetensors", tmp_path / "a.png")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="path must be a path, got 5"):
         save_grid(made(torch.rand(10, 1, 8, 8)), 5)  # type: ignore[arg-type]
+
+
+def test_names_have_room_between_the_title_and_wide_images(tmp_path: Path) -> None:
+    picture = drawn(made(torch.zeros(10, 1, 8, 24)), tmp_path / "wide.png")
+    inked = (picture < 250).all(axis=2).any(axis=1).astype(int)
+    lines = int((np.diff(inked, prepend=0) == 1).sum())
+    assert lines == 3, "the title, the names and the images"
