@@ -274,13 +274,13 @@ def read(cls: type[RecordType], spec: str, example: str) -> RecordType:
 
 _PYDANTICS = "Input should be "
 _WANTED = {
-    "bool": "True or False",
-    "int": "a whole number",
-    "float": "a number",
-    "string": "text",
-    "tuple": "a tuple",
+    "bool_type": "True or False",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "tuple_type": "a tuple",
 }
-"""How errors name the type of an option, by the first word of pydantic's fault."""
+"""How errors name the type of an option, by the name of pydantic's fault."""
 
 
 def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:
@@ -295,7 +295,7 @@ def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:
     message = " ".join(detail["msg"].removeprefix("Value error, ").split())
     if not option:  # the options do not fit together
         return str(message)
-    wanted = _WANTED.get(detail["type"].partition("_")[0])
+    wanted = _WANTED.get(detail["type"])
     if wanted is None and message.startswith(_PYDANTICS):
         wanted = message.removeprefix(_PYDANTICS)
         wanted = wanted.replace("greater than or equal to", "at least")

@@ -25,7 +25,7 @@ from dd_plugins.distillers.frepo import FRePo
 from dd_plugins.errors import DDError, OptionError, PluginError, UnknownNameError
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.plugins.manager import Plugins
-from dd_plugins.spec import Call, parse, read, shared_spec, split_specs
+from dd_plugins.spec import Call, Record, parse, read, shared_spec, split_specs
 
 
 class Heat(enum.Enum):
@@ -363,6 +363,18 @@ def test_a_choice_lists_what_may_be_chosen() -> None:
         OptionError, match=r"normalization must be .*'group'.*got 'groups'"
     ):
         get_network("conv(normalization='groups')")
+
+
+def test_text_of_a_wrong_length_is_no_wrong_type() -> None:
+    @record
+    class Named(Record):
+        name = "named"
+        word: Annotated[str, Field(min_length=2)] = "two"
+
+    with pytest.raises(OptionError, match=r"word: String should have at least 2"):
+        Named(word="a")
+    with pytest.raises(OptionError, match="word must be text, got 3"):
+        Named(word=3)  # type: ignore[arg-type]
 
 
 def test_a_wrapper_refuses_what_is_no_distiller() -> None:
