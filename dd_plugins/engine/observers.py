@@ -235,13 +235,15 @@ def _draw(distilled: "DistilledSet", out: Path) -> None:
 
 
 @dataclass
-class _Display:
-    """The display of one run."""
+class _Mean:
+    """The mean of the numbers added so far; 0 if there are none."""
 
-    shown: ProgressShown
-    stack: ExitStack
-    work: "_Work"
-    validation: str = ""
+    value: float = 0.0
+    count: int = 0
+
+    def add(self, number: float) -> None:
+        self.count += 1
+        self.value += (number - self.value) / self.count
 
 
 class _Work:
@@ -280,15 +282,13 @@ class _Work:
 
 
 @dataclass
-class _Mean:
-    """The mean of the numbers added so far; 0 if there are none."""
+class _Display:
+    """The display of one run."""
 
-    value: float = 0.0
-    count: int = 0
-
-    def add(self, number: float) -> None:
-        self.count += 1
-        self.value += (number - self.value) / self.count
+    shown: ProgressShown
+    stack: ExitStack
+    work: _Work
+    validation: str = ""
 
 
 class ProgressDisplay:
