@@ -424,3 +424,15 @@ def test_wrong_words_are_one_line(
     assert found.returncode != 0
     assert "Traceback" not in found.stderr
     assert re.search(told, found.stderr)
+
+
+def test_a_function_makes_a_teacher_too(made: DistilledSet, cache: Path) -> None:
+    def linear(num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+
+    views: dict[str, Any] = {"views": "views(count=2)"}
+    views["teacher_recipe"] = "recipe(steps=2)"
+    found = relabel(made, linear, data=toy_data(validation=0.0), **views)
+    assert found.header.views is not None
+    assert found.header.views.teacher is not None
+    assert len(list(cache.glob("*.safetensors"))) == 1

@@ -265,7 +265,7 @@ class Agreement:
         Raises:
             UnknownNameError: the package has no such class.
             OptionError: the package is missing, an option does not fit, or the loss
-                learns, or remembers images, or fails on any features.
+                learns, or remembers images.
         """
         from dd_plugins.wrappers.metric_learning import metric_learning
 
@@ -283,7 +283,7 @@ class Agreement:
 
         Raises:
             UnknownNameError: as for :meth:`metric`.
-            OptionError: as for :meth:`metric`.
+            OptionError: as for :meth:`metric`, or one of them fails.
         """
         criterion, miner = self.metric()
         features = torch.eye(4, 3)

@@ -245,9 +245,8 @@ class MetaDD(AbstractWrapper):
                 f"metadd: start must be below the {steps} steps of the run, got "
                 f"{start}: other networks would never take part"
             )
-        every = max(1, min(self._every, (steps - start) // _FEWEST))
-        if self.every is not None:
-            every = self.every
+        apart = max(1, (steps - start) // _FEWEST)
+        every = self.every or min(self._pace.every, apart)
         return replace(super().for_task(task), rho=self._rho, every=every, start=start)
 
     def images_in_graph(self, task: Task) -> int:
@@ -301,7 +300,7 @@ class MetaDD(AbstractWrapper):
         if self.variant == "gradients":
             return self._with_members(run, real)
         if self.variant == "features":
-            self._agreement.check_metric()  # refused before training
+            self._agreement.check_metric()  # a wrong one is refused before training
         for network in self.networks:
             check_maps(network, run)
         if self.auxiliaries == "frozen":
