@@ -165,9 +165,11 @@ def resolved_path(argument: str, root: Path | None) -> Path:
             path = root / path
             places = f"{argument} or {path}"
         return path.resolve(strict=True)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # a loop of links, an unknown user
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{places} does not exist: give a path from {Path.cwd()}, or from the "
+            "folder of data sets (--data-root)"
+        ) from error
+    except (OSError, RuntimeError) as error:  # a loop of links, an unknown user
         reason = getattr(error, "strerror", None) or one_line(error)
         raise DataError(f"cannot read {places}: {reason}") from error

@@ -209,8 +209,10 @@ def test_a_path_without_classes_of_pictures_is_refused(
     elif kind == "flat":
         path.mkdir()
         picture(0).save(path / "000.png")
-    under = "" if kind == "missing" else "images under "
-    with pytest.raises(DataError, match=f"cannot read {under}{path}: ") as told:
+    told_of = f"cannot read images under {path}: "
+    if kind == "missing":
+        told_of = f"{path} does not exist: "
+    with pytest.raises(DataError, match=told_of) as told:
         load(path, image_size)
     one_line(told.value)
 

@@ -116,7 +116,7 @@ def test_a_folder_that_holds_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read a data set in") as refused:
         get_dataset(f"hf:{tmp_path}")
     assert str(refused.value).isprintable()
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(DataError, match="none does not exist"):
         get_dataset(f"hf:{tmp_path / 'none'}")
     with pytest.raises(OptionError, match="hf:FOLDER"):
         get_dataset("hf")
