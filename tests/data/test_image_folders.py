@@ -233,7 +233,8 @@ def test_a_path_that_is_no_folder_is_refused_in_one_line(
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "file.txt").write_text("x")
     path = argument if argument.startswith("~") else str(tmp_path / argument)
-    with pytest.raises(DataError, match="cannot read") as refused:
+    told = "does not exist: give a path" if argument == "nowhere" else "cannot read"
+    with pytest.raises(DataError, match=told) as refused:
         get_dataset(f"folder:{path}")
     assert str(refused.value).isprintable()
 
