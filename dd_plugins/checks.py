@@ -15,6 +15,7 @@ __all__ = [
     "number",
     "one_of",
     "path_of",
+    "picture_path",
     "truth",
     "whole_number",
 ]
@@ -82,6 +83,24 @@ def path_of(name: str, value: object) -> Path:
     if not isinstance(value, str | os.PathLike):
         raise OptionError(f"{name} must be a path, got {value!r}")
     return Path(value)
+
+
+def picture_path(name: str, value: object) -> Path:
+    """Return the path of a PNG file that will be written.
+
+    Raises:
+        OptionError: the value is no path, or its name has another ending than ``.png``.
+
+    Example:
+        >>> picture_path("out", "images.svg")
+        Traceback (most recent call last):
+            ...
+        dd_plugins.errors.OptionError: out must end in .png, got images.svg
+    """
+    path = path_of(name, value)
+    if path.suffix.lower() not in ("", ".png"):
+        raise OptionError(f"{name} must end in .png, got {path}")
+    return path
 
 
 def one_of(name: str, value: Value, known: Collection[str]) -> Value:

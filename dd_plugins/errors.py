@@ -14,6 +14,7 @@ __all__ = [
     "DDWarning",
     "DataError",
     "FileError",
+    "ImageSizeError",
     "LostProcessError",
     "MissingExtraError",
     "OptionError",
@@ -53,6 +54,10 @@ class UnknownNameError(DDError, LookupError):
 
 class DataError(DDError, ValueError):
     """Real images or labels cannot be used as they are."""
+
+
+class ImageSizeError(DataError, OptionError):
+    """The real images have several sizes, and no size is given to resize them to."""
 
 
 class FileError(DDError, ValueError):

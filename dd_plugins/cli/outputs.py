@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from dd_plugins.checks import picture_path
 from dd_plugins.errors import FileError, OptionError
 from dd_plugins.runtime.files import check_writable
 
@@ -37,8 +38,9 @@ def check_outputs(
         overwrite: whether a file of another kind, or tensors, may be replaced.
 
     Raises:
-        OptionError: an output is an input, another output, a file of a run, or would
-            replace tensors or a file of another kind.
+        OptionError: an output is an input, another output, a file of a run, a picture
+            with another ending than ``.png``, or would replace tensors or a file of
+            another kind.
         FileError: an output cannot be written.
     """
     from dd_plugins.engine.run_folder import RUN_FILES
@@ -47,6 +49,8 @@ def check_outputs(
     sources = {_identity(path) for path in inputs}
     seen: set[Path] = set()
     for path, kind in wanted:
+        if kind == "PNG":
+            picture_path("the name of a picture", path)
         check_writable(path)
         identity = _identity(path)
         if identity in sources:

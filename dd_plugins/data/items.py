@@ -15,7 +15,13 @@ from dd_plugins.checks import check_channels
 from dd_plugins.data.checks import check_values
 from dd_plugins.data.pixels import Axes, channels_first, resized
 from dd_plugins.data.streamed import ImageSource, StreamedImages, read_items
-from dd_plugins.errors import DataError, DDWarning, described, one_line
+from dd_plugins.errors import (
+    DataError,
+    DDWarning,
+    ImageSizeError,
+    described,
+    one_line,
+)
 from dd_plugins.runtime.memory import fits_in_memory
 
 __all__ = [
@@ -248,7 +254,7 @@ def mixed_sizes(shapes: Counter[tuple[int, ...]]) -> DataError:
             f"images must all have one number of channels, got {numbers} (channels, "
             f"height, width): {listed}; convert all to RGB, or all to grey"
         )
-    return DataError(
+    return ImageSizeError(
         f"images must all have one size, got {len(shapes)} sizes among the first "
         f"{shapes.total():,} (channels, height, width): {listed}; resize them to one, "
         "by image_size=N in Python or by --image-size N"

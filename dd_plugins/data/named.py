@@ -8,7 +8,7 @@ from typing import Protocol
 
 from dd_plugins.checks import check_image_size
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DataError, OptionError, one_line
+from dd_plugins.errors import DataError, ImageSizeError, OptionError, one_line
 
 __all__ = [
     "DATASET_NAME",
@@ -140,10 +140,10 @@ def needs_image_size(name: str, options: DataOptions) -> int:
     """Return the size of the resized images.
 
     Raises:
-        OptionError: none is given.
+        ImageSizeError: none is given.
     """
     if options.image_size is None:
-        raise OptionError(
+        raise ImageSizeError(
             f"data set {name!r} has images of many sizes: pass --image-size N (in "
             "Python: image_size=N) to resize and crop them to NxN pixels"
         )

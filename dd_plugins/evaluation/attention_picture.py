@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dd_plugins.checks import picture_path
 from dd_plugins.evaluation.attention import MetaFeatures
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.synthetic.artifact import DistilledSet
@@ -43,10 +44,12 @@ def save_features(
 
     Raises:
         FileError: the file cannot be written.
+        OptionError: the path has another ending than ``.png``.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
+    target = picture_path("path", path)
     header, pixels = distilled.header, distilled.pixels()
     maps, all_meta = features.maps.numpy(), features.meta.numpy()
     first: dict[int, int] = {}
@@ -98,7 +101,7 @@ def save_features(
         f"look at ({len(distilled)} images)",
         fontsize=10,
     )
-    return write_atomically(Path(path), lambda file: figure.savefig(file, format="png"))
+    return write_atomically(target, lambda file: figure.savefig(file, format="png"))
 
 
 def _outline(axis: Any, mask: NDArray[np.bool_], colour: str) -> None:

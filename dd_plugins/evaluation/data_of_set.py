@@ -8,7 +8,13 @@ from typing import Any
 
 from dd_plugins.data.named import DataOptions
 from dd_plugins.data.real import RealData
-from dd_plugins.errors import DataError, DDWarning, OptionError, UnknownNameError
+from dd_plugins.errors import (
+    DataError,
+    DDWarning,
+    ImageSizeError,
+    OptionError,
+    UnknownNameError,
+)
 from dd_plugins.plugins.asked_for import was_requested
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.header import Header
@@ -91,6 +97,12 @@ def _data_by_name(
         raise DataError(
             f"the real data of the set, {name!r}, is not among those that plugins "
             "offer; pass the images as data=... in Python, or name them by --dataset"
+        ) from error
+    except ImageSizeError as error:
+        raise DataError(
+            f"the images of {name!r} have several sizes; those behind the set all had "
+            f"one, {tuple(distilled.images.shape[1:])}: name the right ones by "
+            "--dataset, or pass data=... in Python"
         ) from error
     except DataError as error:
         if given is not None:

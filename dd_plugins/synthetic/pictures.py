@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dd_plugins.checks import path_of
+from dd_plugins.checks import picture_path
 from dd_plugins.errors import OptionError
 from dd_plugins.runtime.files import write_atomically
 from dd_plugins.runtime.text import shortened
@@ -76,15 +76,16 @@ def save_grid(distilled: Content, path: str | Path) -> Path:
 
     Raises:
         FileError: the file cannot be written.
-        OptionError: the first argument is no set, or the second is no path.
+        OptionError: the first argument is no set, or the second is no path or has
+            another ending than ``.png``.
     """
     if not isinstance(distilled, Content):
         raise OptionError(
             f"expected a distilled set, got {type(distilled).__name__}; "
             "DistilledSet.load reads one from a path"
         )
-    content = grid_png(distilled)
-    return write_atomically(path_of("path", path), lambda file: file.write(content))
+    target, content = picture_path("path", path), grid_png(distilled)
+    return write_atomically(target, lambda file: file.write(content))
 
 
 def grid_page(distilled: Content) -> str:

@@ -28,6 +28,14 @@ def test_an_older_output_of_its_kind_is_replaced(
     check_outputs((path, kind), overwrite=True)
 
 
+@pytest.mark.parametrize("name", ["out.svg", "out.jpg", "out.xyz"])
+def test_a_picture_has_the_ending_of_its_format(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OptionError, match=rf"must end in \.png, got .*{name}"):
+        check_outputs((tmp_path / name, "PNG"))
+    check_outputs((tmp_path / "out.PNG", "PNG"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_tensors_are_never_replaced_unasked(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"weights")

@@ -12,7 +12,13 @@ import dd_plugins
 from dd_plugins import DistilledSet, RealData
 from dd_plugins.api import DataOptions
 from dd_plugins.data.preprocess import Transform
-from dd_plugins.errors import DataError, DDWarning, OptionError, UnknownNameError
+from dd_plugins.errors import (
+    DataError,
+    DDWarning,
+    ImageSizeError,
+    OptionError,
+    UnknownNameError,
+)
 from dd_plugins.evaluation.data_of_set import real_data_of, warn_if_other_images
 from dd_plugins.plugins.asked_for import remember
 from dd_plugins.testing import toy_data
@@ -130,6 +136,16 @@ def test_classes_in_another_order_are_other_classes() -> None:
     turned = replace(data, class_names=("dog", "cat"))
     with pytest.raises(DataError, match="classes"):
         real_data_of(made, data, None, Found(turned))
+
+
+@pytest.mark.parametrize("given", [None, "toy"])
+def test_images_of_many_sizes_are_not_those_behind_the_set(
+    distilled: DistilledSet, given: str | None
+) -> None:
+    error = ImageSizeError("images must all have one size; by --image-size N")
+    with pytest.raises(DataError, match=r"'toy' have several sizes.*--dataset") as seen:
+        real_data_of(distilled, given, None, Found(error))
+    assert "--image-size" not in str(seen.value), "evaluate has no such option"
 
 
 @pytest.mark.parametrize("name", ["folder:/etc", "folder:", "toy:x:y"])

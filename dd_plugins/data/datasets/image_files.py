@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dd_plugins.data.pixels import open_image, pixels_of, size_of
-from dd_plugins.errors import DataError, one_line
+from dd_plugins.errors import DataError, ImageSizeError, one_line
 
 __all__ = ["ImageFiles"]
 
@@ -36,7 +36,8 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         """Refuse files of another height or width, by their headers.
 
         Raises:
-            DataError: a file has another size, or cannot be read.
+            ImageSizeError: a file has another size.
+            DataError: a file cannot be read.
         """
         if self._size is not None:
             return
@@ -46,7 +47,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
             except Exception as error:  # PIL raises many kinds for damaged files
                 raise _cannot_read(file, error) from error
             if found != size:
-                raise DataError(
+                raise ImageSizeError(
                     f"images must all have one size: {file} is {found[0]}x{found[1]}, "
                     f"others are {size[0]}x{size[1]}; resize them to one by "
                     "--image-size"
