@@ -71,7 +71,7 @@ def table(audits: list[dict[str, Any]], group: str) -> str:
     if not rows:
         return ""
     names = [f"`{attack}`" for attack in attacks]
-    columns = ["data", "images a class", "trained on", "accuracy", "members", *names]
+    columns = ["data", "images per class", "trained on", "accuracy", "members", *names]
     head = f"| {' | '.join([*columns, 'runs'])} |"
     return "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
 

@@ -158,7 +158,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
 def table(rows: list[dict[str, Any]]) -> str:
     """Return a Markdown table: a line for each distiller, over its seeds."""
     lines = [
-        "| data | images a class | distiller | network | scored on | runs | seconds "
+        "| data | images per class | distiller | network | scored on | runs | seconds "
         f"| peak MiB | {' | '.join(TITLES[arm] for arm in ARMS)} |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]

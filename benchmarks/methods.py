@@ -222,7 +222,7 @@ def missing_rows(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
 def table(rows: list[dict[str, Any]]) -> str:
     """Return a Markdown table, with a line for each row."""
     lines = [
-        "| data | images a class | distiller | network | steps | seconds | peak MiB "
+        "| data | images per class | distiller | network | steps | seconds | peak MiB "
         "| test accuracy, 95 % interval | kernel regression |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -245,7 +245,7 @@ def passing(rows: list[dict[str, Any]]) -> str:
     The rival is the one on the same network, if there is one; else its best row.
     """
     lines = [
-        "| data | images a class | distiller | validation accuracy (seconds) "
+        "| data | images per class | distiller | validation accuracy (seconds) "
         "| passes `dsa` at | passes `dm` at |",
         "|---|---|---|---|---|---|",
     ]

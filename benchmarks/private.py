@@ -175,7 +175,7 @@ def table(rows: list[Row]) -> str:
     The seconds are a median, without those of rows with a remark.
     """
     lines = [
-        "| data | images a class | method | epsilon | noise | steps | seconds | runs "
+        "| data | images per class | method | epsilon | noise | steps | seconds | runs "
         "| accuracy of each | mean, 95 % interval of three or more |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]

@@ -35,7 +35,7 @@ __all__ = ["train_experts_command"]
     default=150,
     show_default=True,
     help="Training steps of an expert, by MTT's recipe; the default is enough for one "
-    "image a class.",
+    "image per class.",
 )
 @click.option(
     "--recipe",

@@ -41,7 +41,7 @@ class DM(AbstractDistiller[NoState]):
     Args:
         real_batch_size: real images of each class in a step.
         learning_rate: learning rate of SGD on the pixels; the paper takes 10 for 100
-            images a class and more.
+            images per class and more.
         momentum: momentum of SGD on the pixels, in [0, 1).
         augment: whether the network sees images under differentiable Siamese
             augmentation.

@@ -32,7 +32,7 @@ _SHORT_RUN = 200  # networks; the paper takes 1,000
 _LARGEST_INNER_BATCH = 256
 _STATISTICS = 16  # real images of a class for the statistics of batch normalisation
 
-# The paper's epochs of the network between two updates of the set, by images a class.
+# The paper's epochs of the network between two updates of the set, by images per class.
 _INNER_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 
 
@@ -68,7 +68,7 @@ class DSA(AbstractDistiller[DSAState]):
         learning_rate: learning rate of SGD on the pixels.
         momentum: momentum of SGD on the pixels, in [0, 1).
         updates_per_network: updates of the set with each network; by default the
-            paper's, as many as images a class.
+            paper's, as many as images per class.
         inner_epochs: training epochs of the network on the set between two updates; by
             default the paper's, interpolated between its entries on logarithmic scales.
         network_learning_rate: learning rate of SGD on the network.
@@ -77,8 +77,8 @@ class DSA(AbstractDistiller[DSAState]):
     2021, arXiv 2006.05929; Zhao, Bilen, "Dataset Condensation with Differentiable
     Siamese Augmentation", ICML 2021, arXiv 2102.08259; and their released code.
 
-    Differences: a run has 200 networks by default (1,000 there); any number of images a
-    class (six numbers there); real batches are drawn without replacement until a class
+    Differences: a run has 200 networks by default (1,000 there); any number of images
+    per class (six numbers there); real batches are drawn without replacement until a class
     is used up (independently there); if several processes share a run, each matches its
     own part of a batch.
     """

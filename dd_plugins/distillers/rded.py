@@ -19,7 +19,7 @@ __all__ = ["RDED"]
 
 _EPOCHS = 300
 _TEMPERATURE = 20.0
-_BATCHES = ((1, 10), (10, 50), (math.inf, 100))  # by images a class, as published
+_BATCHES = ((1, 10), (10, 50), (math.inf, 100))  # by images per class, as published
 
 
 @record

@@ -121,7 +121,7 @@ def check_indices(
     present = torch.unique(labels)
     wanted = present.repeat_interleave(torch.tensor(counts)[present])
     many = counts[0] if len(set(counts)) == 1 else ", ".join(map(str, counts))
-    expected = f"int64 indices of {many} real images a class, class by class"
+    expected = f"int64 indices of {many} real images per class, class by class"
     if (
         not isinstance(got, Tensor)
         or got.dtype != torch.int64

@@ -237,7 +237,7 @@ def check_works_inside_a_wrapper(distiller: Distiller) -> None:
 
 @asserts
 def check_takes_two_images_a_class(distiller: Distiller) -> None:
-    """A run at two images a class gives finite images, two of each class."""
+    """A run at two images per class gives finite images, two of each class."""
     made = distill(**short_run(distiller, images_per_class=2))
     assert len(made) == 4, f"the set must have 4 images, got {len(made)}"
     assert torch.isfinite(made.images).all(), "the images must be finite"

@@ -54,7 +54,7 @@ def test_a_header_stands_for_the_run_that_made_it() -> None:
         ({"steps": 0}, {"steps": None}),
         ({"precision": "float16"}, {"precision": "float32"}),
         ({"stored_images": None}, {"images_per_class": 2}),
-        # 12 images a class, of which a stored one holds four
+        # 12 images per class, of which a stored one holds four
         (
             {"initial_classes": [0] * 12 + [1] * 12, "stored_images": 6},
             {"images_per_class": 3},

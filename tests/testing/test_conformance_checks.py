@@ -120,7 +120,7 @@ def test_a_distiller_without_fault_passes(check: Any) -> None:
         ("numpy", testing.check_global_random_state_is_untouched, "global"),
         ("writes", testing.check_inputs_are_unmodified, "pixels"),
         ("advances", testing.check_inputs_are_unmodified, "advance must not change"),
-        ("alone", testing.check_takes_two_images_a_class, "at two images a class"),
+        ("alone", testing.check_takes_two_images_a_class, "at two images per class"),
         ("replaces", testing.check_gradients_are_added, "not replace"),
         ("rises", testing.check_loss_falls, "must fall"),
         ("forgets", testing.check_state_survives_save_and_restore, "state_dict"),

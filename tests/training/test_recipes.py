@@ -156,7 +156,7 @@ def mixed(kind: Any, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return images, the mixed ones, and in what shares (a row for each mixed one)."""
     images = torch.rand(count, 2, 12, 16, generator=drawn(99), dtype=torch.float64)
     before = images.clone()
-    whose = torch.eye(count, dtype=torch.float64)  # of each image a class of its own
+    whose = torch.eye(count, dtype=torch.float64)  # of each image per class of its own
     recipe = Recipe(steps=1, mix=kind)
     found, shares = recipe.mixed(images, whose, drawn(seed))
     assert torch.equal(images, before)

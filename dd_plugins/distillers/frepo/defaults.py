@@ -113,14 +113,14 @@ LONG_RUN = 50_000
 # The data-set-dependent defaults. ``flip`` is the released code's; the rest was
 # measured for digits, mnist, fashion-mnist and cifar10 and carried over to their
 # neighbours: docs/benchmarks/defaults.md and frepo.md. Up to 500 images, augmented
-# copies gain two to five points at one image a class, up to two at ten and fifty.
+# copies gain two to five points at one image per class, up to two at ten and fifty.
 # Above, one augmented view replaces colour images alone, for a gain of one to two
 # points; grey images would lose two to five. There the set takes most of a step, so a
-# larger real batch costs little: ten images a class of CIFAR-100 gain by the paper's.
+# larger real batch costs little: ten images per class of CIFAR-100 gain by the paper's.
 _DIGITS = Settings(learning_rate=1e-2, loss="cross-entropy")
 _GREY = replace(_DIGITS, real_batch_size=256)
 _COLOUR = replace(_GREY, learning_rate=5e-3, augment=True, online_learning_rate=1e-3)
-# One image a class of CIFAR-10 gains 1.0 to 1.5 points by twice the rate: docs/lab.
+# One image per class of CIFAR-10 gains 1.0 to 1.5 points by twice the rate: docs/lab.
 _RATE_OF_FEW = 1e-2
 _SHORT_RUNS = {
     "digits": ShortRun(500, _DIGITS, 0, network=Conv(width=32, depth=2)),

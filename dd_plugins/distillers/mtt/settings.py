@@ -88,8 +88,8 @@ class Settings:
     batch_size: int | None = None
 
 
-# The table of DC-BENCH, given by MTT's author, by classes and images a class. A window
-# ends before the published ``max_start_epoch``.
+# The table of DC-BENCH, given by MTT's author, by classes and images per class. A
+# window ends before the published ``max_start_epoch``.
 _PAPER = {
     10: {
         1: Settings(50, 2, Window(last=1), 100.0, 0.01, 1e-7),
@@ -118,7 +118,7 @@ _SHORT = {
 def paper_run(task: Task) -> Settings:
     """Return the published settings, for CIFAR-10, CIFAR-100 or Tiny-ImageNet.
 
-    They are those of the nearest numbers of classes and of images a class in the table.
+    They are those of the nearest numbers of classes and images per class in the table.
     """
     return _nearest(_nearest(_PAPER, task.num_classes), task.images_per_class)
 

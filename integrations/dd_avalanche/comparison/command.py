@@ -204,7 +204,7 @@ def continual_command(
             results.add(stream)
             context = "" if stream.context == "none" else f", context {stream.context}"
             what = f"{stream.policy}{context}, {stream.protocol}, {stream.store}"
-            order = f"{stream.images_per_class} images a class, order {stream.seed}"
+            order = f"{stream.images_per_class} images per class, order {stream.seed}"
             progress.line(f"{what}, {order}: {stream.curve[-1]:.4f}")
 
         rows = continual(

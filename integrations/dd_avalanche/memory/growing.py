@@ -109,11 +109,11 @@ class Addition:
         return self.present if refined else sorted(self.counts)
 
     def room_of(self, label: int) -> int:
-        """Return how many stored images a class of this task has room for."""
+        """Return how many stored images per class of this task has room for."""
         return self.room[TaskClass(self.task, label)]
 
     def most_stored(self, label: int) -> int:
-        """Return how many stored images a class can have; few real ones limit it."""
+        """Return how many stored images per class can have; few real ones limit it."""
         if label not in self.counts:
             return self.room_of(label)
         available = self.counts[label] + self.seen.get(label, 0)
