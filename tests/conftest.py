@@ -181,9 +181,9 @@ main(sys.argv[1:])
 
 # The same, with networks that are trained briefly by default.
 BRIEFLY = f"""
-from dd_plugins.evaluation import evaluator
+from dd_plugins.evaluation import evaluate
 from dd_plugins.training import recipes
-evaluator._FULL_STEPS = 20
+evaluate.real_data_recipe = lambda _: recipes.real_data_recipe(20)
 recipes._STEPS = dict.fromkeys(recipes._STEPS, 60)
 {COMMAND_LINE}
 """

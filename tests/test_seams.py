@@ -331,10 +331,8 @@ def test_random_baseline_has_as_many_values_as_are_stored(
         return train(network, training_set, *rest, **options)
 
     monkeypatch.setattr(jobs, "train_network", counting)
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 1)
-    dd_plugins.evaluate(
-        made, "mlp(width=2)", repeats=1, protocol="recipe(steps=1)", baselines=True
-    )
+    options = {"protocol": "recipe(steps=1)", "baselines": True, "full_steps": 1}
+    dd_plugins.evaluate(made, "mlp(width=2)", repeats=1, **options)
     assert sizes[:2] == [80, 20]
 
 

@@ -78,9 +78,9 @@ class DSA(AbstractDistiller[DSAState]):
     Siamese Augmentation", ICML 2021, arXiv 2102.08259; and their released code.
 
     Differences: a run has 200 networks by default (1,000 there); any number of images
-    per class (six numbers there); real batches are drawn without replacement until a class
-    is used up (independently there); if several processes share a run, each matches its
-    own part of a batch.
+    per class (six numbers there); real batches are drawn without replacement until a
+    class is used up (independently there); if several processes share a run, each
+    matches its own part of a batch.
     """
 
     name = "dsa"

@@ -19,6 +19,7 @@ from dd_plugins.evaluation.data_of_set import (
     with_validation_as_test,
 )
 from dd_plugins.evaluation.evaluator import Evaluator
+from dd_plugins.evaluation.jobs import Kind
 from dd_plugins.evaluation.method_of_set import method_of
 from dd_plugins.evaluation.networks_of_set import own_network
 from dd_plugins.evaluation.results import Evaluation
@@ -39,7 +40,7 @@ from dd_plugins.runtime.progress import OnProgress
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet, as_set
 from dd_plugins.training.protocols import as_protocol, recipe_for
-from dd_plugins.training.recipes import Recipe
+from dd_plugins.training.recipes import Recipe, real_data_recipe
 from dd_plugins.training.teacher import Teacher
 from dd_plugins.wrappers.metric_learning import require_metric_learning
 
@@ -53,6 +54,7 @@ def evaluate(
     repeats: int = 5,
     protocol: str | Recipe = "auto",
     baselines: bool = False,
+    full_steps: int = 1_000,
     scores: str | None = None,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
@@ -86,6 +88,9 @@ def evaluate(
             features, and turns ``baselines`` on; it needs pytorch-metric-learning.
         baselines: whether to train networks on as many random real images, redrawn for
             each network, and on all real images too.
+        full_steps: the training steps of networks on all real images, at least 1. The
+            default is short for large data: 50,000 images are seen two and a half
+            times, and ``lrs`` comes out too high.
         scores: further scores, separated by commas. ``"lrs"`` and ``"ars"`` are
             DD-Ranking's label and augmentation robust scores (see
             :mod:`dd_plugins.evaluation.robustness`), and train further networks;
@@ -140,6 +145,7 @@ def evaluate(
         repeats=repeats,
         protocol=protocol,
         baselines=baselines,
+        full_steps=full_steps,
         scores=scores,
         data=data,
         data_root=data_root,
@@ -162,6 +168,7 @@ class EvaluationOptions:
         repeats: fresh networks for each spec, at least 1.
         protocol: how networks are trained: a name, or a recipe or its spec.
         baselines: whether networks are trained on random and all real images too.
+        full_steps: the training steps of networks on all real images, at least 1.
         scores: further scores, separated by commas.
         data: the real data; by default found by the name in the artifact.
         data_root: the folder of named data sets.
@@ -179,6 +186,7 @@ class EvaluationOptions:
     repeats: int = 5
     protocol: str | Recipe = "auto"
     baselines: bool = False
+    full_steps: int = 1_000
     scores: str | None = None
     data: Any = None
     data_root: str | Path | None = None
@@ -204,6 +212,7 @@ def prepare_evaluation(
     Errors are those of :func:`evaluate`.
     """
     repeats = whole_number("repeats", options.repeats, least=1)
+    full_steps = whole_number("full_steps", options.full_steps, least=1)
     seed = whole_number("seed", options.seed)
     protocol = as_protocol(options.protocol)
     scores = _requested_scores(options.scores, protocol)
@@ -231,6 +240,7 @@ def prepare_evaluation(
         device=device,
         precision=precision,
         recipes=[recipe_for(distilled, protocol, network) for network in chosen],
+        full_recipe=real_data_recipe(full_steps),
         protocol="recipe" if isinstance(protocol, Recipe) else protocol,
         teacher=teacher,
         without_teacher=without_teacher,
@@ -389,19 +399,19 @@ def _teacher(
 
 def _kinds_to_train(
     evaluator: Evaluator, baselines: bool, options: EvaluationOptions
-) -> list[str]:
+) -> list[Kind]:
     """Return the kinds of training sets needed for the scores and comparisons."""
     scores = evaluator.scores
     has_views = evaluator.distilled.header.views is not None
     by_label = options.compare_labels and has_views
     random = baselines or options.compare_random or by_label
     wanted = {
-        "distilled": True,
-        "hard": by_label or scores.hard or scores.lrs,
-        "taught random": by_label and evaluator.teacher is not None,
-        "random": random or scores.lrs or scores.ars,
-        "full": baselines or scores.lrs,
-        "other view": scores.ars,
-        "random, other view": scores.ars,
+        Kind.DISTILLED: True,
+        Kind.HARD: by_label or scores.hard or scores.lrs,
+        Kind.TAUGHT_RANDOM: by_label and evaluator.teacher is not None,
+        Kind.RANDOM: random or scores.lrs or scores.ars,
+        Kind.FULL: baselines or scores.lrs,
+        Kind.OTHER_VIEW: scores.ars,
+        Kind.RANDOM_OTHER_VIEW: scores.ars,
     }
     return [kind for kind, asked in wanted.items() if asked]

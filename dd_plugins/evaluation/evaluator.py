@@ -15,7 +15,7 @@ from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import class_members, random_members
 from dd_plugins.errors import DDWarning
 from dd_plugins.evaluation.asked_scores import AskedScores
-from dd_plugins.evaluation.jobs import Job, Jobs
+from dd_plugins.evaluation.jobs import Job, Jobs, Kind
 from dd_plugins.evaluation.network_files import NetworkFiles
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
 from dd_plugins.evaluation.retrieval import retrieval_scores
@@ -28,7 +28,7 @@ from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.labels import LABEL_KINDS, one_hot
 from dd_plugins.synthetic.views import get_views
 from dd_plugins.training.protocols import training_set_of
-from dd_plugins.training.recipes import Recipe, real_data_recipe
+from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.teacher import Teacher
 from dd_plugins.training.train import (
     RealLabels,
@@ -41,9 +41,7 @@ from dd_plugins.training.train import (
 )
 from dd_plugins.training.view_labels import ViewLabels, hard_labels
 
-__all__ = ["TRAINING_SETS", "Evaluator"]
-
-_FULL_STEPS = 1_000
+__all__ = ["Evaluator"]
 
 Predictor = Callable[[Tensor], Tensor]
 
@@ -60,6 +58,7 @@ class Evaluator:
         device: the device of all tensors.
         precision: the dtype of the networks' arithmetic.
         recipes: the recipe of each network.
+        full_recipe: the recipe of networks on all real images.
         protocol: the name of the protocol behind the recipes.
         teacher: the teacher of the set's views, or None.
         without_teacher: why random images get no labels from a teacher.
@@ -75,6 +74,7 @@ class Evaluator:
     device: torch.device
     precision: torch.dtype
     recipes: Sequence[Recipe]
+    full_recipe: Recipe
     protocol: str
     teacher: Teacher | None = None
     without_teacher: str = ""
@@ -102,12 +102,14 @@ class Evaluator:
             files,
         )
 
-    def add(self, kind: str, network: AbstractNetwork, recipe: Recipe) -> None:
-        """Add networks to train on a training set, one of :data:`TRAINING_SETS`."""
-        draw = TRAINING_SETS[kind]
+    def add(self, kind: Kind, network: AbstractNetwork, recipe: Recipe) -> None:
+        """Add networks to train; those on all images have a recipe of their own."""
+        if kind is Kind.FULL:
+            recipe = self.full_recipe
+        draw = _TRAINING_SETS[kind]
         self.jobs.add(kind, network, recipe, lambda repeat: draw(self, repeat, recipe))
 
-    def regressions(self, baselines: bool) -> dict[str, list[Predictor]]:
+    def regressions(self, baselines: bool) -> dict[Kind, list[Predictor]]:
         """Return the requested kernel regressions, by the kind of their training set.
 
         Only process 0 makes them: each is a single large computation.
@@ -115,10 +117,11 @@ class Evaluator:
         kernel = self.scores.kernel
         if kernel is None or processes.rank() > 0:
             return {}
-        draws = {"distilled": [0], "random": range(self.repeats if baselines else 0)}
-        found: dict[str, list[Predictor]] = {}
+        random = range(self.repeats if baselines else 0)
+        draws = {Kind.DISTILLED: range(1), Kind.RANDOM: random}
+        found: dict[Kind, list[Predictor]] = {}
         for kind, repeats in draws.items():
-            draw = TRAINING_SETS[kind]
+            draw = _TRAINING_SETS[kind]
             drawn = [draw(self, repeat, self.recipes[0])[0] for repeat in repeats]
             found[kind] = [
                 kernel.predictor(each.images[:], each.labels[:], each.label_kind)
@@ -142,7 +145,7 @@ class Evaluator:
         scores: dict[int, dict[str, float]] = {}
         for part in processes.gather_objects(own_scores):
             scores |= part
-        results: dict[str, list[NetworkResult]] = {kind: [] for kind in TRAINING_SETS}
+        results: dict[Kind, list[NetworkResult]] = {kind: [] for kind in Kind}
         for number, job in enumerate(self.jobs.jobs):
             own = [
                 scores[self.jobs.number(number, repeat)]
@@ -154,29 +157,30 @@ class Evaluator:
             results[job.kind].append(result)
         kernel, random_kernel = self._kernel_results(regressions, test)
         return Evaluation(
-            networks=tuple(results["distilled"]),
-            random=tuple(results["random"]),
-            full=tuple(results["full"]),
+            networks=tuple(results[Kind.DISTILLED]),
+            random=tuple(results[Kind.RANDOM]),
+            full=tuple(results[Kind.FULL]),
             test_images=len(test.labels),
             protocol=self.protocol,
             recipe=self.recipes[0] if len(set(self.recipes)) == 1 else None,
             kernel=kernel,
             random_kernel=random_kernel,
-            hard=tuple(results["hard"]),
-            taught_random=tuple(results["taught random"]),
+            hard=tuple(results[Kind.HARD]),
+            taught_random=tuple(results[Kind.TAUGHT_RANDOM]),
             without_teacher=self.without_teacher,
             robustness=tuple(self._robustness(results)),
             recipes=tuple(self.recipes),
+            full_recipe=self.full_recipe if results[Kind.FULL] else None,
             data=self.data.name,
             scored_on=self.scored_on,
             random_images=sum(_random_counts(self.distilled, self.data)),
         )
 
     def _robustness(
-        self, results: dict[str, list[NetworkResult]]
+        self, results: dict[Kind, list[NetworkResult]]
     ) -> Iterator[RobustnessScore]:
         """Yield the robust scores of each network."""
-        for number, own in enumerate(results["distilled"]):
+        for number, own in enumerate(results[Kind.DISTILLED]):
             by = {
                 kind: found[number].accuracies
                 for kind, found in results.items()
@@ -184,21 +188,21 @@ class Evaluator:
             }
             if self.scores.lrs:
                 # Random images get labels from the set's teacher, if it is at hand.
-                random = by.get("taught random", by["random"])
-                behind_full_data = by["full"], by["hard"]
-                above_random = by["distilled"], random
+                random = by.get(Kind.TAUGHT_RANDOM, by[Kind.RANDOM])
+                behind_full_data = by[Kind.FULL], by[Kind.HARD]
+                above_random = by[Kind.DISTILLED], random
                 yield score_of_runs("lrs", own.spec, behind_full_data, above_random)
             if self.scores.ars:
                 pairs = [
-                    (by["distilled"], by["random"]),
-                    (by["other view"], by["random, other view"]),
+                    (by[Kind.DISTILLED], by[Kind.RANDOM]),
+                    (by[Kind.OTHER_VIEW], by[Kind.RANDOM_OTHER_VIEW]),
                 ]
                 if self.recipes[number].augmentation == "none":
                     pairs.reverse()
                 yield score_of_runs("ars", own.spec, *pairs)
 
     def _kernel_results(
-        self, regressions: dict[str, list[Predictor]], test: Images
+        self, regressions: dict[Kind, list[Predictor]], test: Images
     ) -> tuple[NetworkResult | None, NetworkResult | None]:
         """Return the accuracy of kernel regression from the set and random images."""
         scores = processes.broadcast_object(
@@ -214,7 +218,7 @@ class Evaluator:
             NetworkResult(repr(self.scores.kernel), tuple(scores[kind]))
             if scores.get(kind)
             else None
-            for kind in ("distilled", "random")
+            for kind in (Kind.DISTILLED, Kind.RANDOM)
         )
         return distilled, random
 
@@ -334,8 +338,8 @@ class Evaluator:
 
     def full_set(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
         """Return all real training images."""
-        del repeat, recipe
-        return self._full_set, real_data_recipe(_FULL_STEPS)
+        del repeat
+        return self._full_set, recipe
 
     @cached_property
     def _full_set(self) -> TrainingSet:
@@ -380,19 +384,15 @@ def _hard(recipe: Recipe) -> Recipe:
     return replace(recipe, temperature=1.0)
 
 
-TRAINING_SETS: Mapping[
-    str, Callable[[Evaluator, int, Recipe], tuple[TrainingSet, Recipe]]
+# Each training set is drawn for a repeat and a recipe.
+_TRAINING_SETS: Mapping[
+    Kind, Callable[[Evaluator, int, Recipe], tuple[TrainingSet, Recipe]]
 ] = {
-    "distilled": Evaluator.distilled_set,
-    "hard": Evaluator.hard_set,
-    "taught random": Evaluator.taught_random,
-    "random": Evaluator.random_set,
-    "full": Evaluator.full_set,
-    "other view": Evaluator.other_view,
-    "random, other view": Evaluator.random_other,
+    Kind.DISTILLED: Evaluator.distilled_set,
+    Kind.HARD: Evaluator.hard_set,
+    Kind.TAUGHT_RANDOM: Evaluator.taught_random,
+    Kind.RANDOM: Evaluator.random_set,
+    Kind.FULL: Evaluator.full_set,
+    Kind.OTHER_VIEW: Evaluator.other_view,
+    Kind.RANDOM_OTHER_VIEW: Evaluator.random_other,
 }
-"""The training sets of networks, each drawn for a repeat and a recipe.
-
-"hard": the distilled set with hard labels. "other view": the distilled set with
-augmentation switched: off if its recipe augments, otherwise on.
-"""

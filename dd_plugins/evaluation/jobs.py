@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import torch
 
@@ -18,19 +19,42 @@ from dd_plugins.training.train import (
     train_network,
 )
 
-__all__ = ["Job", "Jobs"]
+__all__ = ["Job", "Jobs", "Kind"]
 
 Draw = Callable[[int], tuple[TrainingSet, Recipe]]
 
-# What users read of a kind of training set while its networks are trained.
+
+class Kind(StrEnum):
+    """A kind of training set.
+
+    The order is that of training.
+    """
+
+    DISTILLED = "distilled"
+    """The distilled set."""
+    HARD = "hard"
+    """The distilled set with hard labels."""
+    TAUGHT_RANDOM = "taught random"
+    """Random real images with a teacher's labels of their views."""
+    RANDOM = "random"
+    """Random real images with hard labels."""
+    FULL = "full"
+    """All real training images."""
+    OTHER_VIEW = "other view"
+    """The distilled set with augmentation switched: off if its recipe augments."""
+    RANDOM_OTHER_VIEW = "random, other view"
+    """Random real images by the same recipe as :attr:`OTHER_VIEW`."""
+
+
+# What users read of a kind while its networks are trained.
 _SHOWN = {
-    "distilled": "distilled set",
-    "hard": "distilled set, hard labels",
-    "other view": "distilled set, other view",
-    "random": "random images",
-    "taught random": "random images, teacher's labels",
-    "random, other view": "random images, other view",
-    "full": "all images",
+    Kind.DISTILLED: "distilled set",
+    Kind.HARD: "distilled set, hard labels",
+    Kind.TAUGHT_RANDOM: "random images, teacher's labels",
+    Kind.RANDOM: "random images",
+    Kind.FULL: "all images",
+    Kind.OTHER_VIEW: "distilled set, other view",
+    Kind.RANDOM_OTHER_VIEW: "random images, other view",
 }
 
 
@@ -39,13 +63,13 @@ class Job:
     """Networks to train: ``repeats`` of an architecture on one kind of training set.
 
     Attributes:
-        kind: the kind of training set; see :mod:`dd_plugins.evaluation.evaluator`.
+        kind: the kind of training set.
         network: the architecture.
         recipe: how the networks are trained; some kinds of training set change it.
         draw: returns the training set and the recipe of a repeat.
     """
 
-    kind: str
+    kind: Kind
     network: AbstractNetwork
     recipe: Recipe
     draw: Draw
@@ -81,7 +105,7 @@ class Jobs:
     trained: dict[int, FeatureNetwork] = field(default_factory=dict)
 
     def add(
-        self, kind: str, network: AbstractNetwork, recipe: Recipe, draw: Draw
+        self, kind: Kind, network: AbstractNetwork, recipe: Recipe, draw: Draw
     ) -> None:
         """Add networks to train."""
         self.jobs.append(Job(kind, network, recipe, draw))

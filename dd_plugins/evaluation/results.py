@@ -112,6 +112,7 @@ class Evaluation:
         robustness: the label and augmentation robust scores of each network, if asked
             for.
         recipes: the recipe of each network, in the order of ``networks``.
+        full_recipe: the recipe of all networks of ``full``; None if there are none.
         data: the name of the real data.
         scored_on: ``"test images"``, or ``"validation images"``.
         random_images: the number of random real images that take as many values as the
@@ -131,6 +132,7 @@ class Evaluation:
     without_teacher: str = ""
     robustness: tuple[RobustnessScore, ...] = ()
     recipes: tuple[Recipe, ...] = ()
+    full_recipe: Recipe | None = None
     data: str = ""
     scored_on: str = "test images"
     random_images: int = 0
@@ -197,6 +199,8 @@ class Evaluation:
             found["random_images"] = self.random_images
         if self.recipe is None and self.recipes:
             found["recipes"] = [each.options() for each in self.recipes]
+        if self.full_recipe is not None:
+            found["full_recipe"] = self.full_recipe.options()
         named = {
             "random": self.random,
             "full": self.full,

@@ -294,7 +294,7 @@ def test_image_folder_is_distilled_and_evaluated(
             )
     words = ["distill", "--dataset", "folder:images", "--out", "run", *SMALL]
     done = command_line(*words)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "--image-size" in one_line(done.stderr)
     done = command_line(*words, "--image-size", 8)
     assert done.returncode == 0, done.stderr

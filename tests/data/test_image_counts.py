@@ -206,10 +206,7 @@ def test_classes_of_a_context_get_no_new_images(data: RealData) -> None:
     assert Counter(whole.header.initial_classes) == {0: 1, 1: 3, 2: 1}
 
 
-def test_baselines_are_of_as_many_images_of_each_class(
-    data: RealData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 3)
+def test_baselines_are_of_as_many_images_of_each_class(data: RealData) -> None:
     made = distil(data, "random", images_per_class=COUNTS)
     options: dict[str, Any] = {"repeats": 2, "device": "cpu"}
     found = dd_plugins.evaluate(
@@ -217,6 +214,7 @@ def test_baselines_are_of_as_many_images_of_each_class(
         "mlp(width=8)",
         data=data,
         baselines=True,
+        full_steps=3,
         protocol="recipe(steps=3)",
         **options,
     )

@@ -102,10 +102,7 @@ def test_draws_are_those_from_memory_in_any_order(workers: int) -> None:
         assert torch.equal(one.images, other.images)
 
 
-def test_runs_and_evaluations_on_streamed_data_are_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 10)
+def test_runs_and_evaluations_on_streamed_data_are_the_same() -> None:
     memory, streamed = both(workers=0, preprocessing="standardize")
     one, other = (
         dd_plugins.distill(
@@ -125,6 +122,7 @@ def test_runs_and_evaluations_on_streamed_data_are_the_same(
             repeats=1,
             protocol="recipe(steps=20)",
             baselines=True,
+            full_steps=10,
             data=data,
         ).as_dict()
         for data in (memory, streamed)

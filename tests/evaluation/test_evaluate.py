@@ -26,7 +26,7 @@ from dd_plugins.networks.mlp import MLP
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.testing import toy_data
 from dd_plugins.training.protocols import as_protocol, recipe_for
-from dd_plugins.training.recipes import Recipe, training_steps
+from dd_plugins.training.recipes import Recipe, real_data_recipe, training_steps
 from dd_plugins.training.train import TrainingSet, accuracy, train_network
 
 
@@ -40,7 +40,9 @@ def distilled() -> DistilledSet:
 @pytest.fixture(autouse=True)
 def short_training_on_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Toys are learned in fewer steps than real data; what is expected is the same."""
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 60)
+    recipe = real_data_recipe(60)
+    place = "dd_plugins.evaluation.evaluate.real_data_recipe"
+    monkeypatch.setattr(place, lambda _: recipe)
 
 
 def test_figures_are_mean_deviation_and_student_s_interval() -> None:
@@ -69,10 +71,7 @@ def test_steps_grow_with_the_set() -> None:
     assert steps == sorted(steps)
 
 
-def test_test_set_is_read_once_after_all_training(
-    distilled: DistilledSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 5)
+def test_test_set_is_read_once_after_all_training(distilled: DistilledSet) -> None:
     events: list[str] = []
     data = toy_data()
 

@@ -1,10 +1,13 @@
 """Whom an evaluation trains on what, and in which order."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import Said
 from torch import Tensor
 
 import dd_plugins
@@ -93,15 +96,30 @@ def test_baselines_are_real_training_images_in_the_value_space_of_the_set(
     torch.testing.assert_close(full.labels[:].sum(dim=1), torch.zeros(len(full.images)))
 
 
+@pytest.mark.parametrize("options", [{}, {"full_steps": 7}])
+def test_networks_on_all_images_have_steps_of_their_own(
+    distilled: DistilledSet, untrained: Untrained, options: dict[str, int]
+) -> None:
+    steps = options.get("full_steps", 1_000)
+    found = found_by(distilled, protocol="recipe(steps=4)", **options)
+    assert untrained.steps[:6] == [4, 4, 4, 4, steps, steps]
+    assert found.as_dict()["full_recipe"]["steps"] == steps
+    plain = found_by(distilled, protocol="recipe(steps=4)", baselines=False, **options)
+    assert plain.full_recipe is None
+    assert "full_recipe" not in plain.as_dict()
+    with pytest.raises(OptionError, match="full_steps must be a whole number from 1"):
+        found_by(distilled, full_steps=0)
+
+
 @pytest.mark.parametrize("baselines", [False, True])
 def test_progress_is_told_of_each_step_of_each_network(
-    distilled: DistilledSet, baselines: bool, monkeypatch: pytest.MonkeyPatch
+    distilled: DistilledSet, baselines: bool
 ) -> None:
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 5)
     told: list[tuple[str, float, float]] = []
     found = found_by(
         distilled,
         baselines=baselines,
+        full_steps=5,
         protocol="recipe(steps=4)",
         on_progress=lambda *given: told.append(given),
     )
@@ -191,3 +209,13 @@ def test_a_place_for_networks_is_checked_first(
     with pytest.raises(OptionError if place == 5 else FileError):
         dd_plugins.evaluate(distilled, "mlp(width=2)", data=toy_data(), kept=place)
     assert not untrained.sets
+
+
+def test_full_steps_on_the_command_line_need_networks_on_all_images(
+    distilled: DistilledSet, in_process: Callable[..., Said], tmp_path: Path
+) -> None:
+    path = distilled.save(tmp_path / "set.safetensors")
+    words = ["evaluate", str(path), "--full-steps", "3"]
+    refused = in_process(*words)
+    assert refused.status == 2
+    assert "--full-steps needs --baselines or --scores lrs" in refused.stderr

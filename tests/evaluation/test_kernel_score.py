@@ -59,13 +59,11 @@ def test_the_score_is_that_of_plain_regression(spec: str) -> None:
     assert "scores" not in dd_plugins.evaluate(made, **QUICK).as_dict()
 
 
-def test_random_images_are_scored_beside_the_set(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 5)
+def test_random_images_are_scored_beside_the_set() -> None:
     made = dd_plugins.distill(DATA, "dm", steps=1, network="mlp(width=4)")
     asked = "kernel(of=conv(depth=1), ridge=0.001)"
-    found = dd_plugins.evaluate(made, scores=asked, baselines=True, **QUICK)
+    options = QUICK | {"baselines": True, "full_steps": 5}
+    found = dd_plugins.evaluate(made, scores=asked, **options)
     assert found.kernel is not None
     assert found.random_kernel is not None
     assert found.kernel.spec == found.random_kernel.spec == asked

@@ -26,11 +26,6 @@ def distilled() -> DistilledSet:
     )
 
 
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 5)
-
-
 class Counted:
     """Counts the networks that are trained, and stops an evaluation after some."""
 
@@ -51,10 +46,21 @@ def evaluated(distilled: DistilledSet, counted: Counted, **options: Any) -> Eval
         "networks": SPECS,
         "repeats": 2,
         "baselines": True,
+        "full_steps": 5,
         "data": toy_data(),
         "protocol": "recipe(steps=6, learning_rate=0.01)",
     }
     return dd_plugins.evaluate(distilled, on_progress=counted, **given | options)
+
+
+def test_networks_on_all_images_are_kept_by_their_steps(
+    distilled: DistilledSet, tmp_path: Path
+) -> None:
+    evaluated(distilled, Counted(), kept=tmp_path)
+    counted = Counted()
+    evaluated(distilled, counted, kept=tmp_path, full_steps=6)
+    names = [f"all images: {spec}, network {n} of 2" for spec in SPECS for n in (1, 2)]
+    assert counted.names == names
 
 
 def test_a_stopped_evaluation_goes_on_to_the_same_figures(

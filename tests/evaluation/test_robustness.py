@@ -20,6 +20,7 @@ from dd_plugins.evaluation.robustness import (
     label_robust_score,
     score_of_runs,
 )
+from dd_plugins.training.recipes import real_data_recipe
 
 QUICK: dict[str, Any] = {"networks": "mlp(width=16)", "repeats": 2}
 
@@ -27,7 +28,9 @@ QUICK: dict[str, Any] = {"networks": "mlp(width=16)", "repeats": 2}
 @pytest.fixture(autouse=True)
 def short_training_on_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Digits are learned in fewer steps; what is expected is the same."""
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 50)
+    recipe = real_data_recipe(50)
+    place = "dd_plugins.evaluation.evaluate.real_data_recipe"
+    monkeypatch.setattr(place, lambda _: recipe)
 
 
 def by_dd_ranking(alpha: float) -> float:

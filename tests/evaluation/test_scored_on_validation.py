@@ -37,19 +37,17 @@ def made(data: RealData) -> DistilledSet:
     return dd_plugins.distill(data, "random", steps=1, network="mlp(width=4)")
 
 
-def test_the_test_set_stays_unread(
-    made: DistilledSet, data: RealData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dd_plugins.evaluation.evaluator._FULL_STEPS", 20)
+def test_the_test_set_stays_unread(made: DistilledSet, data: RealData) -> None:
     unread = replace(data, read_test=_no_test)
+    baselines = {"baselines": True, "full_steps": 20}
     found = dd_plugins.evaluate(
-        made, data=unread, validation=True, baselines=True, **QUICK
+        made, data=unread, validation=True, **baselines, **QUICK
     )
     assert found.scored_on == "validation images"
     assert found.test_images == len(data.validation.labels)
     assert "<th>validation accuracy</th>" in found._repr_html_()
     as_test = replace(data, read_test=lambda: data.validation)
-    expected = dd_plugins.evaluate(made, data=as_test, baselines=True, **QUICK)
+    expected = dd_plugins.evaluate(made, data=as_test, **baselines, **QUICK)
     assert replace(found, scored_on="test images") == expected
     moved = transfer([made], data=unread, validation=True, **QUICK)
     assert moved.scored_on == "validation images"
