@@ -124,8 +124,8 @@ class Jobs:
     def train(self, on_progress: OnProgress | None, seconds: Sequence[float]) -> None:
         """Train ``repeats`` fresh networks of each job, dealt out to the processes.
 
-        A network with a file is read from it. If the same command runs twice, the first
-        to end removes the files: the other trains these networks itself.
+        Networks in files are read first. So the files may then be removed, as by
+        another process that ran the same command.
 
         Args:
             on_progress: called after each training step with the job, the work done
@@ -133,30 +133,17 @@ class Jobs:
             seconds: the estimated seconds of each job, from :meth:`seconds`; not used
                 without ``on_progress``.
         """
-        mine = [
+        missing = [
             (number, repeat)
             for number in range(len(self.jobs))
             for repeat in range(self.repeats)
             if self.number(number, repeat) % processes.world_size() == processes.rank()
+            and not self._read(number, repeat)
         ]
-        files = {each: self._file(*each) for each in mine}
-        kept = {
-            each
-            for each, file in files.items()
-            if file is not None and file.path.exists()
-        }
-        missing = [number for number, repeat in mine if (number, repeat) not in kept]
-        total = sum(seconds[number] for number in missing) if on_progress else 0.0
+        total = sum(seconds[number] for number, _ in missing) if on_progress else 0.0
         done = 0.0
-        for number, repeat in mine:
-            job, file = self.jobs[number], files[number, repeat]
-            module = self._fresh(job.network, repeat)
-            self.trained[self.number(number, repeat)] = module
-            if file is not None and file.path.exists():
-                file.load(module)
-                continue
-            if on_progress is not None and (number, repeat) in kept:
-                total += seconds[number]
+        for number, repeat in missing:
+            job = self.jobs[number]
             training_set, recipe = job.draw(repeat)
             on_step = None
             if on_progress is not None:
@@ -164,17 +151,29 @@ class Jobs:
                 what = f"{job}, network {repeat + 1} of {self.repeats}"
                 on_step = part_of(on_progress, what, done, total, each)
                 done += seconds[number]
-            generator = generator_for(self.seed, f"evaluation of {job.kind}", repeat)
+            module = self._fresh(job.network, repeat)
             train_network(
                 module,
                 training_set,
                 recipe,
-                generator=generator,
+                generator=generator_for(self.seed, f"evaluation of {job.kind}", repeat),
                 precision=self.precision,
                 on_step=on_step,
             )
+            self.trained[self.number(number, repeat)] = module
+            file = self._file(number, repeat)
             if file is not None:
                 file.save(module)
+
+    def _read(self, number: int, repeat: int) -> bool:
+        """Read a network from its file, and tell whether there was one."""
+        file = self._file(number, repeat)
+        if file is None or not file.path.exists():
+            return False
+        module = self._fresh(self.jobs[number].network, repeat)
+        file.load(module)
+        self.trained[self.number(number, repeat)] = module
+        return True
 
     def number(self, job: int, repeat: int) -> int:
         """Return the number of a network among the networks of all jobs."""
