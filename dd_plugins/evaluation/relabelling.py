@@ -117,20 +117,50 @@ post_training_recipe`).
         >>> taught.header.views.teacher.network
         'mlp(width=8)'
     """
-    plugins = plugins or loaded_plugins()
+    plugins, target = plugins or loaded_plugins(), resolve_device(device)
     distilled = as_set(distilled)
     distilled = replace(distilled, header=current_header(distilled))
     views = get_views(views) if isinstance(views, str) else views
     student = get_recipe(student) if isinstance(student, str) else student
+    _check_labels(distilled, temperature, group, student)
+    chosen = _listed(teachers)
+    given = _modules_among(chosen, teacher_recipe)
+    store_labels = store_labels or bool(given)
+    if store_labels:
+        check_room_for_labels(views.count, *distilled.labels.shape)
+    kept: tuple[TrainedNetwork, ...] = ()
+    if given:
+        modules: Sequence[nn.Module] = [_on(each, target) for each in given]
+    else:
+        kept = _kept_teachers(chosen, teacher_recipe, plugins)
+        for each in kept:
+            _check_group(each.network, group, distilled)
+        real_data = real_data_of(
+            distilled, data, data_root, plugins.real_data, download=download
+        )
+        modules = _trained(kept, distilled, real_data, target, on_progress)
+    records = tuple(each.record() for each in kept)
+    teacher = Teacher(modules, views, temperature, group, records, store_labels)
+    return _relabelled(distilled, teacher, student, target)
+
+
+def _check_labels(
+    distilled: DistilledSet,
+    temperature: float,
+    group: int | None,
+    student: Recipe | None,
+) -> None:
+    """Refuse labels that a set cannot take, or its networks would misread.
+
+    Raises:
+        OptionError: the set is private; the student learns at another temperature; or
+            the temperature or the group is out of its range.
+    """
     if distilled.header.privacy is not None:
         raise OptionError(
             "a private set must keep its own labels: those of a teacher are not "
             "covered by its epsilon"
         )
-    asked: Any = teachers
-    single = isinstance(asked, str | AbstractNetwork | nn.Module) or is_factory(asked)
-    chosen = [asked] if single else list(asked)
-    given = _modules_among(chosen, teacher_recipe)
     if student is not None and student.temperature != temperature:
         raise OptionError(
             f"the student must learn at the temperature of the labels, {temperature}, "
@@ -138,29 +168,12 @@ post_training_recipe`).
             "recipe, or ask for labels of the other temperature"
         )
     check_labelling(temperature, group)
-    target = resolve_device(device)
-    modules: Sequence[nn.Module] = [_on(each, target) for each in given]
-    kept: tuple[TrainedNetwork, ...] = ()
-    store_labels = store_labels or bool(given)
-    if store_labels:
-        check_room_for_labels(views.count, *distilled.labels.shape)
-    if not given:
-        kept = _kept_teachers(chosen, teacher_recipe, plugins)
-        for each in kept:
-            _check_group(each.network, group, distilled)
-        real_data = real_data_of(
-            distilled, data, data_root, plugins.real_data, download=download
-        )
-        if real_data.fingerprint != distilled.header.dataset.fingerprint:
-            raise DataError(
-                f"{real_data.name} is not the data that the set was distilled from, by "
-                "which a teacher is found again; give a trained module, whose labels "
-                "are stored"
-            )
-        modules = _trained(kept, distilled, real_data, target, on_progress)
-    records = tuple(each.record() for each in kept)
-    teacher = Teacher(modules, views, temperature, group, records, store_labels)
-    return _relabelled(distilled, teacher, student, target)
+
+
+def _listed(teachers: Any) -> list[TeacherSpec]:
+    """Return one teacher, or several, as a list."""
+    single = isinstance(teachers, str | AbstractNetwork | nn.Module)
+    return [teachers] if single or is_factory(teachers) else list(teachers)
 
 
 def _modules_among(
@@ -224,7 +237,18 @@ def _trained(
     device: torch.device,
     on_progress: OnProgress | None,
 ) -> KeptNetworks:
-    """Return networks trained on the real data in the value space of a set."""
+    """Return networks trained on the real data in the value space of a set.
+
+    Raises:
+        DataError: the data is not that of the set.
+        OptionError: the data gives another value space than the set has.
+    """
+    if data.fingerprint != distilled.header.dataset.fingerprint:
+        raise DataError(
+            f"{data.name} is not the data that the set was distilled from, by "
+            "which a teacher is found again; give a trained module, whose labels "
+            "are stored"
+        )
     folder = cache_folder()
     run, real = run_and_sampler_for_teachers(distilled, data, device)
     prepared = prepared_for(distilled, data)

@@ -113,10 +113,13 @@ def _faults_of_views(loaded: Content) -> Iterator[str]:
         yield f"views must have at most {_MOST_TEACHERS} teachers"
     if record.teacher is None and record.further_teachers:
         yield "header field views: further teachers need a first one"
-    newer = labels is not None and record.teacher is not None
-    newer = newer or bool(record.further_teachers) or record.group is not None
-    newer = newer or any(each.seed for each in record.teachers)
-    if newer and loaded.header.format_version < TEACHERS_SINCE:
+    needs_newer = (
+        (labels is not None and record.teacher is not None)
+        or bool(record.further_teachers)
+        or record.group is not None
+        or any(each.seed for each in record.teachers)
+    )
+    if needs_newer and loaded.header.format_version < TEACHERS_SINCE:
         yield (
             f"views of several teachers, of groups, or with stored labels and a "
             f"teacher need format version {TEACHERS_SINCE}, got "
