@@ -5,6 +5,7 @@ from pathlib import PureWindowsPath
 
 from dd_plugins.exports.recipe import ExportedRecipe
 from dd_plugins.exports.templates import filled
+from dd_plugins.plugins.manager import loaded_plugins
 from dd_plugins.runtime.text import shortened
 from dd_plugins.synthetic.artifact import DistilledSet
 
@@ -86,9 +87,11 @@ def _data_name(distilled: DistilledSet) -> str:
 
 
 def _given_data(name: str) -> str:
-    """Return how evaluation is given data with a place of its own, or nothing."""
+    """Return how evaluation is given data that it cannot find by name, or nothing."""
     kind, colon, _ = name.partition(":")
-    return f', data="{kind}:PLACE OF THE REAL IMAGES"' if colon else ""
+    if colon:
+        return f', data="{kind}:PLACE OF THE REAL IMAGES"'
+    return "" if name in loaded_plugins().names()["data set"] else ", data=REAL_DATA"
 
 
 def _words(text: str) -> str:

@@ -52,7 +52,7 @@ def test_what_is_pushed_is_loaded_again(hub: Path) -> None:
     assert card.data.license is None
     assert "dataset-distillation" in card.data.tags
     assert 'snapshot_download("me/toys"' in card.text
-    assert "dd_plugins.evaluate(distilled)" in card.text
+    assert "dd_plugins.evaluate(distilled, data=REAL_DATA)" in card.text
 
 
 def test_a_changed_card_is_uploaded_as_it_is(hub: Path, tmp_path: Path) -> None:
@@ -119,6 +119,21 @@ def test_no_file_tells_where_data_lay(tmp_path: Path) -> None:
         written = path.read_bytes()
         assert b"home" not in written
         assert "home".encode("utf-32-le") not in written  # text in NumPy's files
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("digits", "evaluate(distilled)"),
+        ("tensors", "evaluate(distilled, data=REAL_DATA)"),
+    ],
+)
+def test_the_card_asks_for_data_that_has_no_registered_name(
+    tmp_path: Path, name: str, call: str
+) -> None:
+    made = made_set(dataset=DataRecord(name=name, fingerprint="", train_images=9))
+    folder = dd_plugins.export(made, "hub", tmp_path / "written")
+    assert call in (folder / "README.md").read_text()
 
 
 def test_names_that_no_repository_can_have_are_refused(hub: Path) -> None:
