@@ -22,9 +22,10 @@ from dd_plugins.data.real import RealData
 from dd_plugins.runtime.device import channels_last, resolve_precision
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet
+from dd_plugins.training.outputs import accuracy
 from dd_plugins.training.protocols import recipe_for, training_set_of
 from dd_plugins.training.recipes import Recipe
-from dd_plugins.training.train import TrainingSet, accuracy, train_network
+from dd_plugins.training.train import TrainingSet, train_network
 
 _CPU = torch.device("cpu")
 

@@ -37,8 +37,9 @@ from dd_plugins.data.subsets import balanced_subset
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.spec import split_specs
 from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind
+from dd_plugins.training.outputs import accuracy
 from dd_plugins.training.recipes import Recipe, get_recipe
-from dd_plugins.training.train import TrainingSet, accuracy, train_network
+from dd_plugins.training.train import TrainingSet, train_network
 
 NETWORKS = (
     "alexnet(width=16),mlp(width=64),resnet18(width=4),vit(width=48, depth=2),"

@@ -24,7 +24,7 @@ from dd_plugins.functional.kernel_regression import centred_targets
 from dd_plugins.functional.ntk import FullyConnected
 from dd_plugins.hookspecs import LazySet
 from dd_plugins.plugins.manager import Plugins
-from dd_plugins.training.train import accuracy
+from dd_plugins.training.outputs import accuracy
 
 PUBLISHED = {
     0: 24.26,

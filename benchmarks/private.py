@@ -35,7 +35,7 @@ from rows import (
 
 import dd_plugins
 from dd_plugins.data.images import Images
-from dd_plugins.training.train import accuracy
+from dd_plugins.training.outputs import accuracy
 from dd_privacy import PrivateTrainer
 
 KEY = (

@@ -139,6 +139,7 @@ if TYPE_CHECKING:
     )
     from dd_plugins.training.kept_sequence import KeptNetworks
     from dd_plugins.training.obtaining import Missing, obtained
+    from dd_plugins.training.outputs import accuracy, real_outputs
     from dd_plugins.training.protocols import ProtocolName, recipe_for, training_set_of
     from dd_plugins.training.recipes import (
         Recipe,
@@ -156,8 +157,6 @@ if TYPE_CHECKING:
         RealLabels,
         TrainingSet,
         Whitened,
-        accuracy,
-        real_outputs,
         train_network,
     )
     from dd_plugins.training.trajectories import Snapshots, Trajectory

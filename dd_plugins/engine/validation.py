@@ -20,8 +20,9 @@ from dd_plugins.engine.settled import Settled
 from dd_plugins.run import Run
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.leaves import Leaves
+from dd_plugins.training.outputs import accuracy
 from dd_plugins.training.protocols import recipe_for, training_set_of
-from dd_plugins.training.train import accuracy, train_network
+from dd_plugins.training.train import train_network
 from dd_plugins.wrappers.base import base_of
 
 __all__ = ["validation_accuracy", "validation_steps"]

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,18 +15,19 @@ from dd_plugins.data.real import RealData
 from dd_plugins.data.subsets import class_members, random_members
 from dd_plugins.errors import DDWarning
 from dd_plugins.evaluation.asked_scores import AskedScores
-from dd_plugins.evaluation.jobs import Job, Jobs, Kind
+from dd_plugins.evaluation.jobs import Jobs, Kind
 from dd_plugins.evaluation.network_files import NetworkFiles
 from dd_plugins.evaluation.results import Evaluation, NetworkResult
-from dd_plugins.evaluation.retrieval import retrieval_scores
 from dd_plugins.evaluation.robustness import RobustnessScore, score_of_runs
-from dd_plugins.networks.base import AbstractNetwork, FeatureNetwork
+from dd_plugins.evaluation.scoring import NetworkScores, score_networks
+from dd_plugins.networks.base import AbstractNetwork
 from dd_plugins.runtime import processes
 from dd_plugins.runtime.memory import fits_on
 from dd_plugins.runtime.randomness import generator_for
 from dd_plugins.synthetic.artifact import DistilledSet
 from dd_plugins.synthetic.labels import LABEL_KINDS, one_hot
 from dd_plugins.synthetic.views import get_views
+from dd_plugins.training.outputs import accuracy
 from dd_plugins.training.protocols import training_set_of
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.teacher import Teacher
@@ -34,10 +35,6 @@ from dd_plugins.training.train import (
     RealLabels,
     TrainingSet,
     Whitened,
-    accuracy,
-    fraction_correct,
-    has_finite_maximum,
-    real_outputs,
 )
 from dd_plugins.training.view_labels import ViewLabels, hard_labels
 
@@ -138,12 +135,8 @@ class Evaluator:
         regressions = self.regressions(baselines)
         test = self.data.read_test()
         warn_if_trained_on(test, self.data.train)
-        own_scores = {
-            number: self._scores(self.jobs.job_of(number), module, test)
-            for number, module in self.jobs.trained.items()
-        }
-        scores: dict[int, dict[str, float]] = {}
-        for part in processes.gather_objects(own_scores):
+        scores: dict[int, NetworkScores] = {}
+        for part in processes.gather_objects(self._own_scores(test)):
             scores |= part
         results: dict[Kind, list[NetworkResult]] = {kind: [] for kind in Kind}
         for number, job in enumerate(self.jobs.jobs):
@@ -151,9 +144,14 @@ class Evaluator:
                 scores[self.jobs.number(number, repeat)]
                 for repeat in range(self.repeats)
             ]
-            by_name = {name: tuple(found[name] for found in own) for name in own[0]}
-            accuracies = by_name.pop("accuracy")
-            result = NetworkResult(repr(job.network), accuracies, by_name)
+            result = NetworkResult(
+                repr(job.network),
+                tuple(each.accuracy for each in own),
+                {
+                    name: tuple(each.retrieval[name] for each in own)
+                    for name in own[0].retrieval
+                },
+            )
             results[job.kind].append(result)
         kernel, random_kernel = self._kernel_results(regressions, test)
         return Evaluation(
@@ -222,34 +220,30 @@ class Evaluator:
         )
         return distilled, random
 
-    def _scores(
-        self, job: Job, module: FeatureNetwork, test: Images
-    ) -> dict[str, float]:
-        """Return the accuracy of a network, and its retrieval scores if asked for.
+    def _own_scores(self, test: Images) -> dict[int, NetworkScores]:
+        """Return the scores of the networks trained by this process, by number.
 
         Warns:
-            DDWarning: the training of the network has diverged.
+            DDWarning: the training of a network has diverged.
         """
-        on_test = partial(
-            real_outputs,
-            data=test,
-            transform=self.distilled.transform,
+        found = score_networks(
+            list(self.jobs.trained.values()),
+            test,
+            self.distilled.transform,
             device=self.device,
             precision=self.precision,
+            retrieval=self.scores.retrieval,
         )
-        logits = on_test(module)
-        if not has_finite_maximum(logits).all():
-            warnings.warn(
-                f"the training of a network has diverged ({job}): its outputs are not "
-                "finite, and such an image counts as wrong; take a smaller learning "
-                "rate",
-                DDWarning,
-                stacklevel=2,
-            )
-        found = {"accuracy": fraction_correct(logits, test.labels)}
-        if self.scores.retrieval:
-            found |= retrieval_scores(on_test(module.features), test.labels)
-        return found
+        for number, scores in zip(self.jobs.trained, found, strict=True):
+            if scores.has_diverged:
+                warnings.warn(
+                    f"the training of a network has diverged "
+                    f"({self.jobs.job_of(number)}): its outputs are not finite, and "
+                    "such an image counts as wrong; take a smaller learning rate",
+                    DDWarning,
+                    stacklevel=2,
+                )
+        return dict(zip(self.jobs.trained, found, strict=True))
 
     def distilled_set(self, repeat: int, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
         """Return the distilled set."""

@@ -40,12 +40,12 @@ from dd_plugins.training.kept_files import (
     classes_without_images,
     load_weights,
 )
+from dd_plugins.training.outputs import accuracy
 from dd_plugins.training.recipes import Recipe, get_recipe, real_data_recipe
 from dd_plugins.training.sources import code_of
 from dd_plugins.training.train import (
     RealLabels,
     TrainingSet,
-    accuracy,
     seconds_of_training,
     training_steps_of,
 )

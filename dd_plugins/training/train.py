@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dd_plugins.data.images import Images
 from dd_plugins.data.preprocess import Transform
 from dd_plugins.data.streamed import ImageSource
 from dd_plugins.errors import PluginError
 from dd_plugins.networks.base import (
     FeatureNetwork,
-    chunk_size,
     features_in_chunks,
     has_batch_norm,
     set_norm_momentum,
@@ -37,10 +35,6 @@ __all__ = [
     "RealLabels",
     "TrainingSet",
     "Whitened",
-    "accuracy",
-    "fraction_correct",
-    "has_finite_maximum",
-    "real_outputs",
     "seconds_of_training",
     "train_network",
     "training_steps_of",
@@ -49,7 +43,6 @@ __all__ = [
 # Enough steps for a mean: on a shared machine a short step seldom waits, but long.
 _TIMED_STEPS = 3
 _TIMED_SECONDS = 0.25
-_TEST_BATCH = 1000  # real images on an accelerator at a time
 
 
 @dataclass(frozen=True)
@@ -307,96 +300,3 @@ def _batches(
             order = torch.randperm(count, generator=generator)
         yield order[:size]
         order = order[size:]
-
-
-@torch.no_grad()
-def real_outputs(
-    network: Callable[[Tensor], Tensor],
-    data: Images,
-    transform: Transform,
-    *,
-    device: torch.device,
-    precision: torch.dtype = torch.float32,
-    batch_size: int | None = None,
-) -> Tensor:
-    """Return the outputs of a network for real images.
-
-    Args:
-        network: in evaluation mode; maps images in the value space to logits, or to
-            features.
-        data: real images in [0, 1] or uint8, and their labels; at least one.
-        transform: maps the images to the value space.
-        device: the device of the network.
-        precision: dtype of computation.
-        batch_size: images in a forward pass; None for a number suited to the device.
-
-    Returns:
-        float32 of shape ``(n, d)``, on the CPU.
-    """
-    found = []
-    transform = transform.to(device)
-    on_cpu = device.type == "cpu"
-    size, count = batch_size, len(data.labels)
-    if size is None:
-        size = max(2, chunk_size(data.images.shape)) if on_cpu else _TEST_BATCH
-        while count > 1 and count % size == 1:  # statistics of a batch need two images
-            size += 1
-    for start in range(0, count, size):
-        images = transform(data.images[start : start + size].to(device))
-        with autocast(device, precision):
-            outputs = network(images.contiguous(memory_format=torch.channels_last))
-        found.append(outputs.float().cpu())
-    return torch.cat(found)
-
-
-def accuracy(
-    network: Callable[[Tensor], Tensor],
-    data: Images,
-    transform: Transform,
-    *,
-    device: torch.device,
-    precision: torch.dtype = torch.float32,
-    batch_size: int | None = None,
-) -> float:
-    """Return the fraction of real images classified correctly by a network.
-
-    Args:
-        network: in evaluation mode; maps images in the value space to logits.
-        data: real images in [0, 1] or uint8, and their labels; at least one.
-        transform: maps the images to the value space.
-        device: the device of the network.
-        precision: dtype of computation.
-        batch_size: images in a forward pass; None for a number suited to the device.
-    """
-    logits = real_outputs(
-        network,
-        data,
-        transform,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-    )
-    return fraction_correct(logits, data.labels)
-
-
-def has_finite_maximum(logits: Tensor) -> Tensor:
-    """Return whether the largest logit of each image is finite.
-
-    It is not in outputs of a network that has diverged. Logits of minus infinity, for
-    classes that are ruled out, do not count.
-    """
-    return logits.amax(dim=1).isfinite()
-
-
-def fraction_correct(logits: Tensor, labels: Tensor) -> float:
-    """Return the fraction of images with the largest logit at their class.
-
-    An image whose largest logit is not finite counts as wrong.
-
-    Args:
-        logits: shape ``(n, classes)``.
-        labels: integers of shape ``(n,)``, on any device.
-    """
-    correct = logits.argmax(dim=1) == labels.to(logits.device)
-    correct &= has_finite_maximum(logits)
-    return int(correct.sum()) / len(correct)

@@ -130,6 +130,23 @@ def test_runs_and_evaluations_on_streamed_data_are_the_same() -> None:
     assert found[0] == found[1]
 
 
+def test_streamed_test_images_are_read_once_for_all_networks() -> None:
+    test = Pairs(30, seed=1)
+    data = RealData.from_dataset(Pairs(), test=test, stream=True)
+    made = dd_plugins.distill(data, "random", steps=1, network="mlp(width=2)")
+    before = test.reads
+    found = dd_plugins.evaluate(
+        made,
+        ["mlp(width=2)", "mlp(width=3)"],
+        repeats=2,
+        protocol="recipe(steps=1)",
+        data=data,
+    )
+    reads = test.reads - before
+    assert sum(len(each.accuracies) for each in found.networks) == 4
+    assert 30 <= reads < 40, "a few are looked at before"
+
+
 def test_data_that_fits_stays_in_memory_and_is_read_once() -> None:
     pairs = Pairs()
     data = RealData.from_dataset(pairs)

@@ -25,9 +25,10 @@ from dd_plugins.networks.conv import Conv
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.plugins.manager import Plugins, loaded_plugins
 from dd_plugins.testing import toy_data
+from dd_plugins.training.outputs import accuracy
 from dd_plugins.training.protocols import as_protocol, recipe_for
 from dd_plugins.training.recipes import Recipe, real_data_recipe, training_steps
-from dd_plugins.training.train import TrainingSet, accuracy, train_network
+from dd_plugins.training.train import TrainingSet, train_network
 
 
 @pytest.fixture(scope="module")

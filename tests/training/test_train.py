@@ -16,14 +16,12 @@ from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind
 from dd_plugins.training import train
+from dd_plugins.training.outputs import accuracy, fraction_correct, real_outputs
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.train import (
     RealLabels,
     TrainingSet,
     Whitened,
-    accuracy,
-    fraction_correct,
-    real_outputs,
     seconds_of_training,
     train_network,
     training_steps_of,
