@@ -2,8 +2,11 @@
 
     dd-plugins audit frepo --dataset mnist ... --json FILE.json
     python benchmarks/audits.py FILE.json [FILE.json ...]
+    python benchmarks/audits.py --rates FILE.json [FILE.json ...]
 
 A figure is an area under the ROC curve with its 95 % interval. Accuracy is in per cent.
+With ``--rates`` each attack has a row, with its true positive rates at 1 and 0.1 % of
+false positives, in per cent.
 """
 
 import argparse
@@ -27,6 +30,40 @@ def area(found: dict[str, Any]) -> str:
         return ""
     low, high = figure["ci95"]
     return f"{figure['estimate']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def rate(found: dict[str, Any], fpr: str, digits: int) -> str:
+    """Return a true positive rate with its interval, in per cent."""
+    figure = found["tpr_at_fpr"][fpr]
+    if figure["estimate"] is None:
+        return ""
+    values = (100 * each for each in (figure["estimate"], *figure["ci95"]))
+    own, low, high = (f"{each:.{digits}f}" for each in values)
+    return f"{own} ({low} to {high})"
+
+
+def table_of_rates(audits: list[dict[str, Any]]) -> str:
+    """Return a Markdown table with a row for each attack on each group of members."""
+    columns = ["data", "trained on", "accuracy", "members", "attack", "area"]
+    columns += ["TPR at 1 % FPR", "TPR at 0.1 % FPR"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for audit in audits:
+        accuracies = {
+            each["name"]: percent(each["accuracies"]) for each in audit["mechanisms"]
+        }
+        for found in audit["results"]:
+            cells = [
+                audit["about"]["dataset"],
+                found["mechanism"],
+                accuracies[found["mechanism"]],
+                f"{found['group'].partition('_')[0]} ({found['members']:,})",
+                f"`{found['attack']}`",
+                area(found),
+                rate(found, "0.01", 1),
+                rate(found, "0.001", 2),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def rows_of(audit: dict[str, Any], group: str, attacks: list[str]) -> list[str]:
@@ -82,8 +119,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE.json")
-    files = parser.parse_args().files
-    audits = [json.loads(each.read_text()) for each in files]
+    parser.add_argument("--rates", action="store_true", help="a row for each attack")
+    options = parser.parse_args()
+    audits = [json.loads(each.read_text()) for each in options.files]
+    if options.rates:
+        print(table_of_rates(audits))
+        return
     for group, words in GROUPS.items():
         if found := table(audits, group):
             print(f"{words}:\n\n{found}\n")
