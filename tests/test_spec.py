@@ -300,8 +300,8 @@ def test_unknown_network_lists_networks_alone() -> None:
     [
         ("frepo(poolsize=3)", "frepo: unknown option 'poolsize'.*first: pool_size,"),
         ("clip(frepo(rigde=1))", "frepo: unknown option 'rigde'.*first: ridge,"),
-        ("clip", "clip: option 'base' is required"),
-        ("clip(max_norm=1)", "clip: option 'base' is required"),
+        ("clip", r"clip: a wrapper needs the distiller .*: clip\(frepo\)$"),
+        ("clip(max_norm=1)", "clip: a wrapper needs the distiller that it wraps"),
         ("clip(frepo, base=frepo)", "clip: option 'base' is given twice"),
         ("clip(frepo, 2)", "clip: 2 positional argument"),
         ("frepo(20)", "frepo: 1 positional argument"),

@@ -362,7 +362,7 @@ def test_what_cannot_be_used_is_named(
     ("spec", "message"),
     [
         ("metadd(conv)", "base"),
-        ("metadd()", "'base' is required"),
+        ("metadd()", r"a wrapper needs the distiller that it wraps: metadd\(frepo\)"),
         ("metadd(dm, networks=())", r"networks must have at least 1 item, got \(\)"),
         ("metadd(dm, networks=(vgg11, mlp, vgg11()))", "networks must differ"),
         (

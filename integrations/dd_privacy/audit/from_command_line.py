@@ -101,7 +101,9 @@ def audit_from_command_line(
         header = dd_plugins.DistilledSet.read_header(audited)
         image_size = header.dataset.image_size
         dataset = dataset or dataset_name_of(header)
-    elif dataset is None:
+    else:
+        audited = _checked_spec(audited)
+    if dataset is None:
         raise OptionError(f"--dataset is needed to audit the distiller {audited}")
     specs = None if attacks is None else split_specs(attacks)
     chosen_rates = RATES if rates is None else _numbers("--rates", rates)
@@ -143,6 +145,22 @@ def _is_artifact(audited: str) -> bool:
         return False
 
 
+def _checked_spec(audited: str) -> str:
+    """Return the spec of a distiller with all its options.
+
+    Raises:
+        OptionError: it is the path of a file that does not exist, or a malformed spec.
+        UnknownNameError: no plugin registers the distiller.
+    """
+    is_call = re.fullmatch(r"\w+\(.*\)", audited, re.DOTALL)  # it may name a path
+    if not is_call and ("/" in audited or audited.endswith(".safetensors")):
+        raise OptionError(
+            f"expected an artifact or a distiller's spec, got {audited}, which does "
+            "not exist"
+        )
+    return repr(dd_plugins.get_distiller(audited))
+
+
 def _numbers(option: str, text: str) -> tuple[float, ...]:
     """Return the numbers of an option, each once."""
     try:
@@ -182,7 +200,7 @@ def _refuse_for_artifact() -> None:
 
 
 def _prepared(
-    audited: str,
+    spec: str,
     data: dd_plugins.RealData,
     options: dict[str, Any],
     comparisons: Sequence[Comparison],
@@ -190,13 +208,6 @@ def _prepared(
     delta: float,
 ) -> tuple[Membership, list[AbstractMechanism]]:
     """Return a spec's membership game, and its mechanisms, the audited one first."""
-    is_call = re.fullmatch(r"\w+\(.*\)", audited, re.DOTALL)  # it may name a path
-    if not is_call and ("/" in audited or audited.endswith(".safetensors")):
-        raise OptionError(
-            f"expected an artifact or a distiller's spec, got {audited}, which does "
-            "not exist"
-        )
-    spec = repr(dd_plugins.get_distiller(audited))
     membership = membership_for_mechanism(
         data,
         members=options["members"],

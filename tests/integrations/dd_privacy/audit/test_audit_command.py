@@ -152,6 +152,8 @@ def test_artifact_of_another_data_set_is_refused(
     assert done.returncode == 0, done.stderr
     done = command_line("audit", "dm")
     assert "--dataset is needed to audit the distiller dm" in done.stderr
+    unknown = command_line("audit", "dmm")
+    assert "unknown distiller 'dmm'; known, nearest first: dm, " in unknown.stderr
     missing = command_line("audit", "runs/none.safetensors", "--dataset", "digits")
     assert "an artifact or a distiller's spec, got runs" in missing.stderr
     public = "dp_dm(epsilon=1, public='folder:photos/none')"
