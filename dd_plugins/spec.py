@@ -291,9 +291,8 @@ def _one_line(cls: type[Record], error: pydantic.ValidationError) -> str:
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return str(unknown_name("option", option, known))
     if detail["type"] in ("missing", "missing_keyword_only_argument"):
-        if option == "base":
-            return f"a wrapper needs the distiller that it wraps: {cls.name}(frepo)"
-        return f"option {option!r} is required"
+        example = f"a wrapper needs the distiller that it wraps: {cls.name}(frepo)"
+        return example if option == "base" else f"option {option!r} is required"
     message = " ".join(detail["msg"].removeprefix("Value error, ").split())
     if not option:  # the options do not fit together
         return str(message)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dd_plugins.errors import FileError, MissingExtraError
-from dd_plugins.released.contents import Released
+from dd_plugins.released.contents import Released, refuse_export
 from dd_plugins.runtime.memory import fits_in_memory
 from dd_plugins.runtime.text import plain, size_text
 
@@ -29,10 +29,11 @@ def read_archive(file: Path) -> Released:
     """Return the set in a NumPy archive, with arrays for images and labels.
 
     Raises:
-        FileError: it cannot be read, or has no such arrays.
+        FileError: it cannot be read, has no such arrays, or is an export of dd-plugins.
     """
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as archive:
+            refuse_export(file, archive.files)
             wanted = [each for each in archive.files if each in _IMAGES + _LABELS]
             _check_room(file, archive.zip.infolist(), wanted)
             arrays = {name: archive[name] for name in wanted}

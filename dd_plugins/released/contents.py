@@ -1,11 +1,17 @@
 """The content of a released set's files, in one form for all layouts."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
-__all__ = ["Released", "SpaceHint"]
+from dd_plugins.errors import FileError
+
+__all__ = ["Released", "SpaceHint", "refuse_export"]
+
+_OF_EXPORTS = {"header", "transform_mean"}
 
 SpaceHint = Literal["pixels", "published", "zca", "unknown"]
 """The value space by a layout: pixels, pixels standardised by the numbers of the
@@ -32,3 +38,22 @@ class Released:
     space: SpaceHint
     scores: Literal["logits", "regression"] = "logits"
     learning_rate: float | None = None
+
+
+def refuse_export(file: Path, names: Collection[str]) -> None:
+    """Refuse a file that dd-plugins itself has exported.
+
+    Its images are in a value space that no option of the import names.
+
+    Args:
+        file: the file, for the message.
+        names: the names of its tensors.
+
+    Raises:
+        FileError: it is such an export.
+    """
+    if set(names) >= _OF_EXPORTS:
+        raise FileError(
+            f"{file} is an export of dd-plugins; every command reads the artifact that "
+            "it was made from, without an import"
+        )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dd_plugins.errors import FileError
-from dd_plugins.released.contents import Released
+from dd_plugins.released.contents import Released, refuse_export
 from dd_plugins.runtime.text import shortened
 
 __all__ = ["read_experiments", "read_tensors", "read_torch"]
@@ -70,8 +70,10 @@ def read_experiments(file: Path, held: Any) -> list[Released]:
         held: its content.
 
     Raises:
-        FileError: the file has another layout.
+        FileError: the file has another layout, or is an export of dd-plugins.
     """
+    if isinstance(held, Mapping):
+        refuse_export(file, held.keys())
     if isinstance(held, Mapping) and "data" in held:
         pairs = held["data"]
         usable = isinstance(pairs, Sequence) and len(pairs) > 0

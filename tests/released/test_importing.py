@@ -424,3 +424,13 @@ def test_kernel_regression_scores_imported_sets(
     )
     assert evaluation.kernel is not None
     assert evaluation.kernel.mean > 0.5
+
+
+@pytest.mark.parametrize("form", ["npz", "pt"])
+def test_exports_of_this_library_are_no_released_sets(
+    data: RealData, form: str, tmp_path: Path
+) -> None:
+    made = dd_plugins.distill(data, "random", steps=1, network="mlp(width=2)")
+    file = dd_plugins.export(made, form, tmp_path / f"set.{form}")
+    with pytest.raises(FileError, match=r"set\.\w+ is an export of dd-plugins"):
+        import_set(file, data)
