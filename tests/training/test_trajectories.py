@@ -207,7 +207,7 @@ def test_an_expert_is_scored_on_any_number_of_images(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dd_plugins.training.train.chunk_size", lambda shape: 4)
+    monkeypatch.setattr("dd_plugins.training.outputs.chunk_size", lambda shape: 4)
     images, labels = toy_data().train
     data = RealData.from_tensors(
         images[:], labels, validation=(images[:held_out], labels[:held_out])
