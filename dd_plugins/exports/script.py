@@ -39,6 +39,7 @@ _LOSSES: dict[LabelKind, str] = {
 }
 _IMPORTS = {
     "argparse": "import argparse",
+    "inspect": "import inspect",
     "json": "import json",
     "math": "import math",
     "Mapping": "from collections.abc import Mapping",

@@ -161,6 +161,15 @@ def test_a_script_that_is_there_is_not_replaced(tmp_path: Path) -> None:
     assert not (tmp_path / "set.pt").exists()
 
 
+@pytest.mark.parametrize("form", ["npz", "pt"])
+def test_script_imports_every_name_that_it_uses(tmp_path: Path, form: str) -> None:
+    export(made_set(), form, tmp_path / f"set.{form}")
+    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F"]
+    script = tmp_path / "set-train.py"
+    done = subprocess.run([*ruff, script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def test_arrays_of_a_data_set_are_test_images_too(tmp_path: Path) -> None:
     images, labels = torch.rand(4, 1, 8, 8), torch.arange(4)
     file, names = tmp_path / "data.npz", [str(label) for label in range(10)]
@@ -175,3 +184,5 @@ def test_arrays_of_a_data_set_are_test_images_too(tmp_path: Path) -> None:
         read_images(str(file), shape, names)
     with pytest.raises(SystemExit, match="nowhere does not exist, and torchvision"):
         read_images("nowhere", shape, names)
+    with pytest.raises(SystemExit, match=r"nowhere\.npz does not exist"):
+        read_images("nowhere.npz", shape, names)

@@ -14,7 +14,7 @@ def read_images(
     source: str, shape: torch.Size, class_names: list[str]
 ) -> tuple[Tensor, Tensor]:
     """Return images in [0, 1], and the class index of each."""
-    if source.endswith(".npz"):
+    if source.endswith(".npz") and Path(source).is_file():
         with np.load(source) as file:
             known = ("images", "labels"), ("test_images", "test_labels")
             names = next((pair for pair in known if set(pair) <= set(file.files)), None)
