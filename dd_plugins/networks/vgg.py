@@ -1,5 +1,7 @@
 """VGG11 for small images."""
 
+from typing import ClassVar
+
 import torch
 from pydantic import PositiveInt
 from torch import nn
@@ -41,6 +43,10 @@ class VGG11(AbstractNetwork):
     """
 
     name = "vgg11"
+    few_images_recipe: ClassVar[str] = (
+        "recipe(steps=2_000, learning_rate=3e-3, warm_up=200, optimizer='adamw', "
+        "weight_decay=0.05, augmentation='dsa', loss='cross-entropy')"
+    )
 
     width: PositiveInt = 64
     normalization: Normalization = "instance"
