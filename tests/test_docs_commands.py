@@ -65,6 +65,13 @@ def test_tables_of_audits_are_those_of_the_figures(tmp_path: Path) -> None:
     assert rows <= set(page.splitlines())
 
 
+def test_table_of_shadow_runs_is_that_of_the_figures(tmp_path: Path) -> None:
+    folder = DOCS / "benchmarks" / "shadow-runs"
+    files = [folder / "mnist.json", folder / "fashion-mnist.json"]
+    told = printed_by_benchmark("audits.py", "--rates", *files, folder=tmp_path)
+    assert told.strip() in (DOCS / "benchmarks" / "privacy.md").read_text()
+
+
 def documented_commands(start: str) -> list[list[str]]:
     """Return the words of each command of the docs, behind a start.
 
