@@ -167,7 +167,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _resumes(words: list[str]) -> bool:
     """Tell whether the command of a command line has ``--resume``."""
     name = next((word for word in words if not word.startswith("-")), "")
-    command = command_line.get_command(click.Context(command_line), name)
+    try:
+        command = command_line.get_command(click.Context(command_line), name)
+    except DDError:  # an unknown command, or none
+        return False
     return command is not None and any(
         "--resume" in option.opts for option in command.params
     )

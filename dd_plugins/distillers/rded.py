@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, PositiveInt
 
+from dd_plugins.distillers.base import check_several_classes
 from dd_plugins.distillers.taught import AbstractTaught, TaughtState
 from dd_plugins.distillers.unmoved import AbstractUnmoved
 from dd_plugins.errors import OptionError
@@ -67,9 +68,10 @@ class RDED(AbstractUnmoved[TaughtState], AbstractTaught):
         """Settle the views, and how networks are trained.
 
         Raises:
-            OptionError: the factor does not divide height and width; or the student has
-                another temperature than the labels.
+            OptionError: there is a single class; the factor does not divide height and
+                width; or the student has another temperature than the labels.
         """
+        check_several_classes(self.name, task)
         _, height, width = task.image_shape
         if height % self.factor or width % self.factor:
             raise OptionError(

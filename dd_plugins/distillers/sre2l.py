@@ -11,7 +11,11 @@ from torch import Tensor
 
 from dd_plugins.data.sampler import RealSampler
 from dd_plugins.data.subsets import by_class
-from dd_plugins.distillers.base import InitialImages, add_gradient
+from dd_plugins.distillers.base import (
+    InitialImages,
+    add_gradient,
+    check_several_classes,
+)
 from dd_plugins.distillers.state import Metrics
 from dd_plugins.distillers.taught import AbstractTaught, TaughtState
 from dd_plugins.errors import OptionError
@@ -109,9 +113,11 @@ class SRe2L(AbstractTaught):
         """Settle the options by the preset and the size of the images.
 
         Raises:
-            OptionError: a curriculum is to run without crops; or an option has no
-                effect; or the student has another temperature than the labels.
+            OptionError: there is a single class; a curriculum is to run without crops;
+                or an option has no effect; or the student has another temperature than
+                the labels.
         """
+        check_several_classes(self.name, task)
         if self.curriculum and self.crop is False:
             raise OptionError("sre2l: a curriculum is one of crops, got crop=False")
         large = min(task.image_shape[1:]) >= _LARGE
