@@ -118,6 +118,22 @@ def test_a_command_without_resume_is_run_again_after_an_interruption(
     assert tried(raising(KeyboardInterrupt())).err.endswith("to go on, run it again\n")
 
 
+@pytest.mark.parametrize("words", [["--help"], ["distil", "--ipc", "1"], []])
+def test_an_interruption_before_any_command_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.endswith("to go on, run it again\n")
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_the_traceback_is_shown_if_it_is_asked_for_anywhere(
     tried: Try, place: int

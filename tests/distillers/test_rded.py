@@ -112,3 +112,11 @@ def test_teachers_that_no_file_holds_are_trained_once(
 def test_a_factor_that_does_not_divide_the_image_is_told() -> None:
     with pytest.raises(OptionError, match="factor must divide the 8x8"):
         chosen(", factor=3")
+
+
+@pytest.mark.parametrize("spec", ["rded", "sre2l"])
+def test_a_single_class_is_refused_by_methods_with_a_teacher(spec: str) -> None:
+    labels = torch.zeros(20, dtype=torch.int64)
+    data = dd_plugins.RealData.from_values(torch.rand(20, 1, 8, 8), labels)
+    with pytest.raises(OptionError, match=f"{spec}.*class"):
+        dd_plugins.distill(data, spec, steps=1)
