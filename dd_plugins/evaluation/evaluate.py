@@ -46,6 +46,8 @@ from dd_plugins.wrappers.metric_learning import require_metric_learning
 
 __all__ = ["EvaluationOptions", "PreparedEvaluation", "evaluate", "prepare_evaluation"]
 
+_FULL_STEPS = 1_000  # of networks on all real images
+
 
 def evaluate(
     distilled: DistilledSet | str | Path,
@@ -54,7 +56,7 @@ def evaluate(
     repeats: int = 5,
     protocol: str | Recipe = "auto",
     baselines: bool = False,
-    full_steps: int = 1_000,
+    full_steps: int | None = None,
     scores: str | None = None,
     data: "RealData | str | tuple[Tensor, Tensor] | Dataset[Any] | None" = None,
     data_root: str | Path | None = None,
@@ -88,9 +90,9 @@ def evaluate(
             features, and turns ``baselines`` on; it needs pytorch-metric-learning.
         baselines: whether to train networks on as many random real images, redrawn for
             each network, and on all real images too.
-        full_steps: the training steps of networks on all real images, at least 1. The
-            default is short for large data: 50,000 images are seen two and a half
-            times, and ``lrs`` comes out too high.
+        full_steps: the training steps of networks on all real images, at least 1; by
+            default 1,000. This is short for large data: 50,000 images are seen two and
+            a half times, and ``lrs`` comes out too high.
         scores: further scores, separated by commas. ``"lrs"`` and ``"ars"`` are
             DD-Ranking's label and augmentation robust scores (see
             :mod:`dd_plugins.evaluation.robustness`), and train further networks;
@@ -168,7 +170,7 @@ class EvaluationOptions:
         repeats: fresh networks for each spec, at least 1.
         protocol: how networks are trained: a name, or a recipe or its spec.
         baselines: whether networks are trained on random and all real images too.
-        full_steps: the training steps of networks on all real images, at least 1.
+        full_steps: the training steps of networks on all real images; None for 1,000.
         scores: further scores, separated by commas.
         data: the real data; by default found by the name in the artifact.
         data_root: the folder of named data sets.
@@ -186,7 +188,7 @@ class EvaluationOptions:
     repeats: int = 5
     protocol: str | Recipe = "auto"
     baselines: bool = False
-    full_steps: int = 1_000
+    full_steps: int | None = None
     scores: str | None = None
     data: Any = None
     data_root: str | Path | None = None
@@ -212,7 +214,9 @@ def prepare_evaluation(
     Errors are those of :func:`evaluate`.
     """
     repeats = whole_number("repeats", options.repeats, least=1)
-    full_steps = whole_number("full_steps", options.full_steps, least=1)
+    full_steps = _FULL_STEPS
+    if options.full_steps is not None:
+        full_steps = whole_number("full_steps", options.full_steps, least=1)
     seed = whole_number("seed", options.seed)
     protocol = as_protocol(options.protocol)
     scores = _requested_scores(options.scores, protocol)
@@ -250,6 +254,11 @@ def prepare_evaluation(
     )
     baselines = options.baselines or protocol == "retrieval"
     kinds = _kinds_to_train(evaluator, baselines, options)
+    if options.full_steps is not None and Kind.FULL not in kinds:
+        raise OptionError(
+            "full_steps needs networks on all real images: ask for baselines or for "
+            "the score lrs too"
+        )
     for network, recipe in zip(chosen, evaluator.recipes, strict=True):
         for kind in kinds:
             evaluator.add(kind, network, recipe)

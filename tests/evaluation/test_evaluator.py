@@ -1,13 +1,10 @@
 """Whom an evaluation trains on what, and in which order."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Said
 from torch import Tensor
 
 import dd_plugins
@@ -104,7 +101,7 @@ def test_networks_on_all_images_have_steps_of_their_own(
     found = found_by(distilled, protocol="recipe(steps=4)", **options)
     assert untrained.steps[:6] == [4, 4, 4, 4, steps, steps]
     assert found.as_dict()["full_recipe"]["steps"] == steps
-    plain = found_by(distilled, protocol="recipe(steps=4)", baselines=False, **options)
+    plain = found_by(distilled, protocol="recipe(steps=4)", baselines=False)
     assert plain.full_recipe is None
     assert "full_recipe" not in plain.as_dict()
     with pytest.raises(OptionError, match="full_steps must be a whole number from 1"):
@@ -119,7 +116,7 @@ def test_progress_is_told_of_each_step_of_each_network(
     found = found_by(
         distilled,
         baselines=baselines,
-        full_steps=5,
+        full_steps=5 if baselines else None,
         protocol="recipe(steps=4)",
         on_progress=lambda *given: told.append(given),
     )
@@ -211,11 +208,11 @@ def test_a_place_for_networks_is_checked_first(
     assert not untrained.sets
 
 
-def test_full_steps_on_the_command_line_need_networks_on_all_images(
-    distilled: DistilledSet, in_process: Callable[..., Said], tmp_path: Path
+@pytest.mark.parametrize("options", [{}, {"scores": "hard"}])
+def test_steps_on_all_images_need_networks_on_all_images(
+    distilled: DistilledSet, untrained: Untrained, options: dict[str, str]
 ) -> None:
-    path = distilled.save(tmp_path / "set.safetensors")
-    words = ["evaluate", str(path), "--full-steps", "3"]
-    refused = in_process(*words)
-    assert refused.status == 2
-    assert "--full-steps needs --baselines or --scores lrs" in refused.stderr
+    with pytest.raises(OptionError, match="full_steps needs networks on all real"):
+        found_by(distilled, baselines=False, full_steps=3, **options)
+    assert not untrained.sets
+    found_by(distilled, baselines=False, full_steps=3, scores="lrs")

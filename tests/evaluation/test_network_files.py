@@ -50,7 +50,10 @@ def evaluated(distilled: DistilledSet, counted: Counted, **options: Any) -> Eval
         "data": toy_data(),
         "protocol": "recipe(steps=6, learning_rate=0.01)",
     }
-    return dd_plugins.evaluate(distilled, on_progress=counted, **given | options)
+    given |= options
+    if not given["baselines"]:
+        del given["full_steps"]
+    return dd_plugins.evaluate(distilled, on_progress=counted, **given)
 
 
 def test_networks_on_all_images_are_kept_by_their_steps(
