@@ -10,7 +10,12 @@ from dd_plugins.data.preprocess import Transform
 from dd_plugins.evaluation.retrieval import retrieval_scores
 from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.runtime.device import autocast
-from dd_plugins.training.outputs import mapped_batches, predicted_classes, real_outputs
+from dd_plugins.training.outputs import (
+    fraction_correct,
+    mapped_batches,
+    predicted_classes,
+    real_outputs,
+)
 
 __all__ = ["NetworkScores", "score_networks"]
 
@@ -68,6 +73,6 @@ def score_networks(
                 network.features, test, transform, device=device, precision=precision
             )
             scores = retrieval_scores(features, test.labels)
-        accuracy = int((classes == test.labels).sum()) / len(classes)
+        accuracy = fraction_correct(classes, test.labels)
         found.append(NetworkScores(accuracy, bool((classes < 0).any()), scores))
     return found

@@ -106,7 +106,7 @@ def accuracy(
         precision=precision,
         batch_size=batch_size,
     )
-    return fraction_correct(logits, data.labels)
+    return fraction_correct(predicted_classes(logits), data.labels)
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
@@ -122,14 +122,11 @@ def predicted_classes(logits: Tensor) -> Tensor:
     return classes.where(largest.isfinite(), -1)
 
 
-def fraction_correct(logits: Tensor, labels: Tensor) -> float:
-    """Return the fraction of images with the largest logit at their class.
-
-    An image whose largest logit is not finite counts as wrong.
+def fraction_correct(classes: Tensor, labels: Tensor) -> float:
+    """Return the fraction of images whose predicted class is their own.
 
     Args:
-        logits: shape ``(n, classes)``.
+        classes: from :func:`predicted_classes`, shape ``(n,)``.
         labels: integers of shape ``(n,)``, on any device.
     """
-    correct = predicted_classes(logits) == labels.to(logits.device)
-    return int(correct.sum()) / len(correct)
+    return int((classes == labels.to(classes.device)).sum()) / len(classes)

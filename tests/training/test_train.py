@@ -16,7 +16,12 @@ from dd_plugins.networks.base import FeatureNetwork
 from dd_plugins.networks.mlp import MLP
 from dd_plugins.synthetic.labels import LABEL_KINDS, LabelKind
 from dd_plugins.training import train
-from dd_plugins.training.outputs import accuracy, fraction_correct, real_outputs
+from dd_plugins.training.outputs import (
+    accuracy,
+    fraction_correct,
+    predicted_classes,
+    real_outputs,
+)
 from dd_plugins.training.recipes import Recipe
 from dd_plugins.training.train import (
     RealLabels,
@@ -270,7 +275,9 @@ def test_outputs_in_low_precision_are_float32_again() -> None:
 
 def test_accuracy_counts_the_images_whose_class_has_the_greatest_logit() -> None:
     logits = torch.tensor([[0.0, 2.0], [3.0, 1.0], [-1.0, -2.0], [0.0, 1.0]])
-    assert fraction_correct(logits, torch.tensor([1, 0, 1, 0])) == 0.5
+    classes = predicted_classes(logits)
+    assert classes.tolist() == [1, 0, 0, 1]
+    assert fraction_correct(classes, torch.tensor([1, 0, 1, 0])) == 0.5
     data = Images(torch.rand(4, 1, 1, 2), torch.tensor([1, 0, 0, 0]))
     rows = iter(logits.split(3))
     found = accuracy(
